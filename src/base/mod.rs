@@ -1,0 +1,16 @@
+//! Ground floor: identifiers, digests, sizes, durations and times.
+//!
+//! Owns the small value types that every floor shares. Knows no noun of ours (no container, no image) and makes no
+//! system call apart from reading the clock and the kernel's random bytes.
+
+mod digest;
+mod duration;
+mod id;
+mod size;
+mod time;
+
+pub use digest::{Digest, DigestError, Sha256};
+pub use duration::{DurationError, format_go_duration, human_duration, parse_go_duration};
+pub use id::{ContainerId, IdError};
+pub use size::{Bytes, SizeError, human_size};
+pub use time::Timestamp;

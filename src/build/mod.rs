@@ -1,0 +1,3 @@
+//! The builder: Dockerfile, context, graph, cache, solver.
+
+pub mod dockerfile;

@@ -1,0 +1,1 @@
+//! Settings: `bulkhead.toml` and defaults.

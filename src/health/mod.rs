@@ -1,0 +1,1 @@
+//! Health checks: the pure state machine starting, healthy, unhealthy.

@@ -1,0 +1,1 @@
+//! Images: content store, snapshotter, layers in and out, load, save and import.

@@ -1,0 +1,1 @@
+//! OCI and Docker image types, and image references.

@@ -1,0 +1,9 @@
+//! Walls besides namespaces: capability sets, the seccomp compiler, Landlock rule sets, what the host kernel offers and
+//! what is enforced.
+//!
+//! Everything here decides and nothing acts on a container: `sandbox` applies what this module plans. Imports no
+//! sibling.
+
+mod hardening;
+
+pub use hardening::*;

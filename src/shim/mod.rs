@@ -1,0 +1,11 @@
+//! The supervisor of one container: launches it, carries its streams, writes its log, watches its health, restarts it
+//! by policy, answers on its control socket, and leaves its final state behind.
+//!
+//! One thread, one `epoll` loop, no async runtime. It links no driver: networks are set up by the engine before the
+//! container is released and taken down by a clean-up process after it ended. It is forked before the command line
+//! allocates anything ([`ARCHITECTURE.md`] "One container, four processes"), so that it stays small.
+
+mod plan;
+pub mod protocol;
+
+pub use plan::*;

@@ -1,0 +1,1 @@
+//! The build-step trait shared by builtin and guest steps.

@@ -1,0 +1,22 @@
+//! Files as a store: where things lie, atomic records, exclusive names, locks and leases.
+//!
+//! ```text
+//! $ROOT (root: /var/lib/bulkhead, mode 0700)
+//!   version
+//!   content/blobs/sha256/<hex>   content/ingest/<name>
+//!   images/references.json       image references -> manifest digest (written under images/lock)
+//!   snapshots/<key>/{meta.json,fs,work}
+//!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
+//!   names/<name>                 contains the container's id
+//!   volumes/<name>/{meta.json,_data}
+//!   networks/<name>.json         ipam/<network>/<address>   journal/<owner>.json
+//!   build/cache/                 cache/seccomp/<digest>.bpf
+//!   leases/<id>
+//! $RUN (root: /run/bulkhead, mode 0700)
+//!   <id>/{shim.sock,lock,state.json}   ranges/<base>   locks/<name>
+//! ```
+//! Lock order: name, container, network, image.
+
+mod paths;
+
+pub use paths::Paths;

@@ -1,0 +1,1 @@
+//! Volumes: named and anonymous ones, and how mount requests become mounts.
