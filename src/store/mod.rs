@@ -4,19 +4,28 @@
 //! $ROOT (root: /var/lib/bulkhead, mode 0700)
 //!   version
 //!   content/blobs/sha256/<hex>   content/ingest/<name>
-//!   images/references.json       image references -> manifest digest (written under images/lock)
+//!   images/references.json       image references -> manifest digest (written under the lock `image`)
 //!   snapshots/<key>/{meta.json,fs,work}
 //!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
 //!   names/<name>                 contains the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json         ipam/<network>/<address>   journal/<owner>.json
 //!   build/cache/                 cache/seccomp/<digest>.bpf
-//!   leases/<id>
+//!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
 //!   <id>/{shim.sock,lock,state.json}   ranges/<base>   locks/<name>
 //! ```
-//! Lock order: name, container, network, image.
+//! Lock order: name, container, network, image. One writer per file: the engine writes `config.json`, the shim
+//! `state.json`.
 
+mod lease;
+mod lock;
+mod names;
 mod paths;
+mod record;
 
+pub use lease::Lease;
+pub use lock::{FileLock, is_locked};
+pub use names::{NameError, Names};
 pub use paths::Paths;
+pub use record::{Durability, StoreError, read_json, remove_file, write_bytes, write_json};

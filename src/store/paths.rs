@@ -1,7 +1,10 @@
 //! Where things lie.
 
+use super::record::StoreError;
 use crate::base::{ContainerId, Digest};
-use std::path::PathBuf;
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 
 /// The two directories everything lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +16,45 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Makes the directories of the store that are missing (mode 0700).
+    ///
+    /// # Errors
+    /// When the system refuses, naming the directory.
+    pub fn create(&self) -> Result<(), StoreError> {
+        let make = |path: &Path| {
+            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(StoreError::io("create directory", path))
+        };
+        if self.root.join("version").exists() && self.run.join("locks").exists() {
+            return Ok(());
+        }
+        const PARTS: [&str; 12] = [
+            "content/blobs/sha256",
+            "content/ingest",
+            "images",
+            "snapshots",
+            "containers",
+            "names",
+            "volumes",
+            "networks",
+            "journal",
+            "build/cache",
+            "cache/seccomp",
+            "leases",
+        ];
+        for part in PARTS {
+            make(&self.root.join(part))?;
+        }
+        for part in ["locks", "ranges"] {
+            make(&self.run.join(part))?;
+        }
+        super::write_bytes(&self.root.join("version"), b"1\n", super::Durability::Atomic)
+    }
+
+    /// Returns the file of a named lock.
+    pub fn lock(&self, name: &str) -> PathBuf {
+        self.run.join("locks").join(name)
+    }
+
     /// Returns the directory of a container's records.
     pub fn container(&self, id: &ContainerId) -> PathBuf {
         self.root.join("containers").join(id.as_str())

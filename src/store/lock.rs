@@ -1,0 +1,81 @@
+//! Advisory locks that die with their holder (*flock(2)*).
+
+use super::record::StoreError;
+use rustix::fs::FlockOperation;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// An exclusive lock on a file, held until it is dropped or the process ends.
+#[derive(Debug)]
+pub struct FileLock {
+    _file: File,
+}
+
+fn open(path: &Path) -> Result<File, StoreError> {
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(StoreError::io("create directory", parent))?;
+    }
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(StoreError::io("open lock", path))
+}
+
+impl FileLock {
+    /// Waits for the lock.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn acquire(path: &Path) -> Result<Self, StoreError> {
+        let file = open(path)?;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(errno) => return Err(StoreError::io("lock", path)(errno.into())),
+                Ok(()) => return Ok(Self { _file: file }),
+            }
+        }
+    }
+
+    /// Takes the lock if it is free; `None` when somebody else holds it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked for another reason.
+    pub fn try_acquire(path: &Path) -> Result<Option<Self>, StoreError> {
+        let file = open(path)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(errno) => Err(StoreError::io("lock", path)(errno.into())),
+        }
+    }
+}
+
+/// Tells whether a living process holds the lock of this file; a file that does not exist is not locked.
+pub fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) == Err(rustix::io::Errno::WOULDBLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_excludes_and_ends_with_its_holder() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!is_locked(&path));
+        let held = FileLock::acquire(&path).unwrap();
+        assert!(is_locked(&path));
+        assert!(FileLock::try_acquire(&path).unwrap().is_none());
+        drop(held);
+        assert!(!is_locked(&path));
+        assert!(FileLock::try_acquire(&path).unwrap().is_some());
+    }
+}
