@@ -1,1 +1,125 @@
-//! Settings: `bulkhead.toml` and defaults.
+//! Settings: `bulkhead.toml` and defaults. Given text, reads no environment.
+
+use crate::base::Bytes;
+use serde::Deserialize;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+
+/// Settings of the operator.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Published ports.
+    pub publish: Publish,
+    /// Logs of containers.
+    pub log: Log,
+    /// Limits of containers that name none.
+    pub limits: DefaultLimits,
+}
+
+/// `[publish]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Publish {
+    /// Address on the host of `-p` without one; all addresses unless set, as with Docker.
+    pub address: IpAddr,
+}
+
+impl Default for Publish {
+    fn default() -> Self {
+        Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
+    }
+}
+
+/// `[log]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Size at which a log file is rotated, e.g. `"10m"`.
+    #[serde(deserialize_with = "size")]
+    pub max_size: Bytes,
+    /// Number of files kept.
+    pub max_files: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { max_size: Bytes(10 << 20), max_files: 5 }
+    }
+}
+
+/// `[limits]`.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DefaultLimits {
+    /// Processes and threads.
+    pub pids: u64,
+    /// Share of the machine's memory in percent.
+    pub memory_percent: u8,
+}
+
+impl Default for DefaultLimits {
+    fn default() -> Self {
+        Self { pids: 2048, memory_percent: 75 }
+    }
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+}
+
+/// The settings file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// It cannot be read.
+    #[error("read settings {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is not spelled as settings are.
+    #[error("settings {}: {message}", path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and what was expected there.
+        message: String,
+    },
+}
+
+impl Settings {
+    /// Reads a settings file; one that does not exist gives the defaults.
+    ///
+    /// # Errors
+    /// When it exists and cannot be read or understood; unknown keys are errors.
+    pub fn load(path: &Path) -> Result<Self, SettingsError> {
+        match std::fs::read_to_string(path) {
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(source) => Err(SettingsError::Read { path: path.to_owned(), source }),
+            Ok(text) => {
+                toml::from_str(&text).map_err(|e| SettingsError::Form { path: path.to_owned(), message: e.to_string() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_override_defaults_and_unknown_keys_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bulkhead.toml");
+        assert_eq!(Settings::load(&path).unwrap(), Settings::default());
+        crate::store::write_bytes(&path, b"[publish]\naddress = '127.0.0.1'\n[log]\nmax_size = '1m'", crate::store::Durability::Atomic).unwrap();
+        let settings = Settings::load(&path).unwrap();
+        assert_eq!(settings.publish.address, IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!(settings.log, Log { max_size: Bytes(1 << 20), max_files: 5 });
+        crate::store::write_bytes(&path, b"[pubish]\n", crate::store::Durability::Atomic).unwrap();
+        assert!(Settings::load(&path).unwrap_err().to_string().contains("pubish"));
+    }
+}
