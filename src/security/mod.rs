@@ -4,6 +4,11 @@
 //! Everything here decides and nothing acts on a container: `sandbox` applies what this module plans. Imports no
 //! sibling.
 
+pub mod capabilities;
+pub mod features;
 mod hardening;
+pub mod landlock;
 
+pub use capabilities::{Capability, CapabilityError};
+pub use features::HostFeatures;
 pub use hardening::*;

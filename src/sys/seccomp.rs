@@ -1,0 +1,74 @@
+//! Loading a seccomp program into the calling thread.
+#![allow(unsafe_code)]
+
+use std::io;
+
+/// `BPF_MAXINSNS`: the kernel refuses longer programs.
+pub const MAX_INSTRUCTIONS: usize = 4096;
+
+/// `SECCOMP_SET_MODE_FILTER` of *seccomp(2)*.
+const SET_MODE_FILTER: libc::c_ulong = 1;
+/// `SECCOMP_GET_ACTION_AVAIL` of *seccomp(2)*.
+const GET_ACTION_AVAIL: libc::c_ulong = 2;
+/// `SECCOMP_RET_KILL_PROCESS` of *seccomp(2)*.
+const KILL_PROCESS: u32 = 0x8000_0000;
+
+/// Unpacks `code << 48 | jt << 40 | jf << 32 | k`.
+fn unpack(word: u64) -> libc::sock_filter {
+    libc::sock_filter {
+        code: (word >> 48) as u16,
+        jt: (word >> 40) as u8,
+        jf: (word >> 32) as u8,
+        k: word as u32,
+    }
+}
+
+/// Loads a program, packed as in `security::SeccompFilter`, into the calling thread; it holds for all its children and
+/// cannot be taken back.
+///
+/// Needs `no_new_privs` to be set before, or `CAP_SYS_ADMIN` in the caller's user namespace: it sets neither itself.
+/// Allocates once, so a caller that must not allocate cannot use it; a forked process with one thread can.
+///
+/// # Errors
+/// `EINVAL` for a program that is empty, longer than 4096 instructions or refused by the kernel's checker, `EACCES`
+/// when neither condition above holds.
+pub fn load(program: &[u64]) -> io::Result<()> {
+    if program.is_empty() || program.len() > MAX_INSTRUCTIONS {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    let mut filter: Vec<libc::sock_filter> = program.iter().copied().map(unpack).collect();
+    let fprog = libc::sock_fprog {
+        len: filter.len() as u16,
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: `fprog` points to `len` instructions in `filter`, both alive across the call; the kernel copies and checks
+    // them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            SET_MODE_FILTER,
+            0 as libc::c_ulong,
+            &raw const fprog,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// Returns whether the kernel has seccomp filters with the kill-process action (4.14).
+pub fn available() -> bool {
+    let action = KILL_PROCESS;
+    // SAFETY: the kernel reads four bytes at the address of `action`, which is alive across the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            GET_ACTION_AVAIL,
+            0 as libc::c_ulong,
+            &raw const action,
+        )
+    };
+    result == 0
+}
