@@ -5,7 +5,18 @@
 //! container is released and taken down by a clean-up process after it ended. It is forked before the command line
 //! allocates anything ([`ARCHITECTURE.md`] "One container, four processes"), so that it stays small.
 
+mod client;
+mod codec;
+mod error;
+mod lock;
+mod log;
+mod log_reader;
 mod plan;
 pub mod protocol;
 
+pub use client::{Client, Exec, LaunchConn, Prepared, Stopped};
+pub use error::{CodecError, ShimError};
+pub use lock::{is_alive, shim_pid};
+pub use log::LogStream;
+pub use log_reader::{LogEntry, LogError, LogOptions, LogReader};
 pub use plan::*;

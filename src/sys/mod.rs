@@ -6,3 +6,4 @@ mod landlock;
 pub mod seccomp;
 
 pub use landlock::landlock_abi;
+pub mod fork;
