@@ -1,0 +1,622 @@
+//! What the integration tests share: a world of their own per test, loud skips, and the search for leftovers.
+//!
+//! A [`World`] has its own `--root`, `--run` and network namespace, so tests run side by side without seeing each other's
+//! bridges and rules. When it is dropped, its containers are removed and nothing of it may be left: mount, process,
+//! control group, link, rule, file in the run directory.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+/// The program under test.
+pub(crate) const BULKHEAD: &str = env!("CARGO_BIN_EXE_bulkhead");
+
+/// Longest a single command may take, in seconds.
+const COMMAND_SECONDS: &str = "120";
+
+/// Prints why a test is skipped, past the test runner's capture; under `BULKHEAD_TEST_STRICT=1` fails instead.
+pub(crate) fn skip(test: &str, why: &str) {
+    assert!(
+        std::env::var_os("BULKHEAD_TEST_STRICT").is_none_or(|value| value != "1"),
+        "{test} may not be skipped: {why}"
+    );
+    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
+}
+
+/// Ends the test with a loud skip unless this machine has what is named:
+/// `requires!(root, landlock >= 4, cgroup_v2, program "strace", image "nginx", oracle, full)`.
+macro_rules! requires {
+    () => {};
+    (@need $check:expr, $($rest:tt)*) => {
+        if let Err(why) = $check {
+            $crate::support::skip($crate::support::test_name().as_str(), &why);
+            return;
+        }
+        requires!($($rest)*);
+    };
+    (root $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_root(), $($($rest)*)?); };
+    (landlock >= $abi:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_landlock($abi), $($($rest)*)?); };
+    (cgroup_v2 $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_cgroup_v2(), $($($rest)*)?); };
+    (program $name:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_program($name), $($($rest)*)?); };
+    (image $name:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_image($name), $($($rest)*)?); };
+    (oracle $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_oracle(), $($($rest)*)?); };
+    (full $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_full(), $($($rest)*)?); };
+}
+pub(crate) use requires;
+
+/// Name of the running test.
+pub(crate) fn test_name() -> String {
+    std::thread::current().name().unwrap_or("test").to_owned()
+}
+
+pub(crate) fn need_root() -> Result<(), String> {
+    if std::env::var_os("BULKHEAD_TEST_UNPRIVILEGED").is_some() {
+        return Err("BULKHEAD_TEST_UNPRIVILEGED is set".to_owned());
+    }
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let root = status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
+    if root { Ok(()) } else { Err("needs root".to_owned()) }
+}
+
+/// Landlock ABI of the running kernel; 0 without Landlock.
+pub(crate) fn landlock_abi() -> i64 {
+    let security = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
+    if let Some(abi) = bulkhead_landlock() {
+        return abi;
+    }
+    i64::from(security.contains("landlock"))
+}
+
+fn bulkhead_landlock() -> Option<i64> {
+    let output = Command::new(BULKHEAD).args(["info", "--security", "--format", "{{json .}}"]).output().ok()?;
+    let value: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+    fn find(value: &serde_json::Value) -> Option<i64> {
+        let object = value.as_object()?;
+        object.iter().find_map(|(key, inner)| {
+            if key.to_ascii_lowercase().contains("landlock") {
+                inner
+                    .as_i64()
+                    .or_else(|| inner.as_object().and_then(|o| o.values().find_map(serde_json::Value::as_i64)))
+            } else {
+                find(inner)
+            }
+        })
+    }
+    find(&value)
+}
+
+pub(crate) fn need_landlock(wanted: i64) -> Result<(), String> {
+    let abi = landlock_abi();
+    if abi >= wanted { Ok(()) } else { Err(format!("needs Landlock ABI {wanted}, this kernel has {abi}")) }
+}
+
+pub(crate) fn need_cgroup_v2() -> Result<(), String> {
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    if unified { Ok(()) } else { Err("needs the unified control group hierarchy (v2)".to_owned()) }
+}
+
+pub(crate) fn need_program(name: &str) -> Result<(), String> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
+    if found { Ok(()) } else { Err(format!("needs the program {name}")) }
+}
+
+pub(crate) fn need_image(name: &str) -> Result<(), String> {
+    let tar = cache().join(format!("{name}.tar"));
+    if tar.is_file() { Ok(()) } else { Err(format!("needs the base image {name}: run examples/images/make.sh {name}")) }
+}
+
+pub(crate) fn need_oracle() -> Result<(), String> {
+    let given = std::env::var_os("BULKHEAD_TEST_DOCKER").is_some();
+    if given { Ok(()) } else { Err("needs a docker engine to compare with: run tests/oracle.sh".to_owned()) }
+}
+
+pub(crate) fn need_full() -> Result<(), String> {
+    let full = std::env::var_os("BULKHEAD_TEST_FULL").is_some();
+    if full { Ok(()) } else { Err("long: part of `just full` (BULKHEAD_TEST_FULL=1)".to_owned()) }
+}
+
+/// Where base images are kept between runs.
+pub(crate) fn cache() -> PathBuf {
+    std::env::var_os("BULKHEAD_TEST_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into())).join(".cache/bulkhead-tests"),
+        PathBuf::from,
+    )
+}
+
+/// Seed of this run's rotating slices; `tests/run.sh` prints it.
+pub(crate) fn seed() -> u64 {
+    std::env::var("BULKHEAD_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+/// What a finished command said.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Exit code; 128+n after a signal.
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    command: String,
+}
+
+impl Outcome {
+    fn of(command: &mut Command, input: Option<&[u8]>) -> Self {
+        let text = format!("{command:?}");
+        command
+            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {text}: {error}"));
+        let writer = input.map(|bytes| {
+            let mut pipe = child.stdin.take().expect("stdin is piped");
+            let bytes = bytes.to_vec();
+            std::thread::Builder::new().spawn(move || pipe.write_all(&bytes)).expect("start a thread")
+        });
+        let output = child.wait_with_output().unwrap_or_else(|error| panic!("wait for {text}: {error}"));
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+        Self {
+            code: exit_code(output.status),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            command: text,
+        }
+    }
+
+    /// Asserts success and returns stdout without its last newline.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{} failed\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
+        self.stdout.trim_end_matches('\n').to_owned()
+    }
+
+    /// Asserts an exit code and that stderr says each of `words`; returns stderr.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, words: &[&str]) -> String {
+        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
+        for word in words {
+            assert!(self.stderr.contains(word), "{} does not say {word:?}: {}", self.command, self.stderr);
+        }
+        self.stderr
+    }
+
+    /// Asserts an exit code.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
+        self
+    }
+}
+
+fn exit_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
+
+/// Runs a program of the host to its end and returns its outcome.
+pub(crate) fn host(program: &str, arguments: &[&str]) -> Outcome {
+    Outcome::of(Command::new("timeout").args(["-k", "5", COMMAND_SECONDS, program]).args(arguments), None)
+}
+
+/// Waits until `ready` returns something; panics after `seconds` with `what`.
+#[track_caller]
+pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(Instant::now() < end, "waited {seconds} s for: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Tests that look at the whole machine run alone; all others share.
+static MACHINE: RwLock<()> = RwLock::new(());
+static WORLDS: AtomicU32 = AtomicU32::new(0);
+
+enum Share {
+    Shared { _guard: RwLockReadGuard<'static, ()> },
+    Alone { _guard: RwLockWriteGuard<'static, ()>, before: BTreeSet<String> },
+}
+
+/// One test's own installation and its own "host" network namespace.
+pub(crate) struct World {
+    directory: tempfile::TempDir,
+    /// `--root`.
+    pub(crate) root: PathBuf,
+    /// `--run`.
+    pub(crate) run: PathBuf,
+    /// Name of the network namespace that plays the host; `None` is the machine's own.
+    pub(crate) netns: Option<String>,
+    ids: Mutex<BTreeSet<String>>,
+    share: Share,
+}
+
+impl World {
+    /// A world beside others, in a network namespace of its own.
+    pub(crate) fn new() -> Self {
+        Self::build(Share::Shared { _guard: MACHINE.read().unwrap_or_else(std::sync::PoisonError::into_inner) }, true)
+    }
+
+    /// A world alone on the machine: at its end the whole machine is compared with before.
+    pub(crate) fn alone() -> Self {
+        let guard = MACHINE.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self::build(Share::Alone { _guard: guard, before: machine() }, true)
+    }
+
+    /// A world alone in the machine's own network namespace, for tests that need the package registries.
+    pub(crate) fn online() -> Self {
+        let guard = MACHINE.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Self::build(Share::Alone { _guard: guard, before: machine() }, false)
+    }
+
+    fn build(share: Share, own_network: bool) -> Self {
+        let base = std::env::var_os("BULKHEAD_TEST_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
+        // Short, because socket paths end at 107 bytes.
+        let directory = tempfile::Builder::new().prefix("bh").rand_bytes(6).tempdir_in(base).expect("make a directory");
+        let (root, run) = (directory.path().join("root"), directory.path().join("run"));
+        let netns = own_network.then(|| {
+            let name = format!("bhtest-{}-{}", std::process::id(), WORLDS.fetch_add(1, Ordering::Relaxed));
+            host("ip", &["netns", "add", &name]).ok();
+            host("ip", &["-n", &name, "link", "set", "lo", "up"]).ok();
+            name
+        });
+        Self { directory, root, run, netns, ids: Mutex::default(), share }
+    }
+
+    /// A scratch path of this world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Writes a scratch file, making its directories, and returns its path.
+    pub(crate) fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("make directories");
+        std::fs::write(&path, text).expect("write a file");
+        path
+    }
+
+    /// The program with this world's directories, inside its network namespace. The process is the program itself.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.inside(BULKHEAD);
+        command.arg("--root").arg(&self.root).arg("--run").arg(&self.run).args(arguments);
+        command
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = match &self.netns {
+            Some(name) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net=/run/netns/{name}")).arg("--").arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        command
+            .env_remove("BULKHEAD_ROOT")
+            .env_remove("BULKHEAD_RUN")
+            .env("NO_COLOR", "1")
+            .current_dir(self.directory.path());
+        command
+    }
+
+    /// Runs a program of the host where this world's published ports are.
+    pub(crate) fn host(&self, program: &str, arguments: &[&str]) -> Outcome {
+        let mut command = self.inside("timeout");
+        Outcome::of(command.args(["-k", "5", COMMAND_SECONDS, program]).args(arguments), None)
+    }
+
+    /// Runs the program to its end.
+    pub(crate) fn bulkhead(&self, arguments: &[&str]) -> Outcome {
+        self.bulkhead_with(arguments, None)
+    }
+
+    /// Runs the program with something on its stdin.
+    pub(crate) fn bulkhead_with(&self, arguments: &[&str], input: Option<&[u8]>) -> Outcome {
+        let mut command = self.inside("timeout");
+        command
+            .args(["-k", "5", COMMAND_SECONDS, BULKHEAD, "--root"])
+            .arg(&self.root)
+            .arg("--run")
+            .arg(&self.run)
+            .args(arguments);
+        let outcome = Outcome::of(&mut command, input);
+        self.note();
+        outcome
+    }
+
+    /// Runs the program, asserts success and returns stdout without its last newline.
+    #[track_caller]
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
+        self.bulkhead(arguments).ok()
+    }
+
+    /// Starts the program and leaves it running; stdin, stdout and stderr are pipes.
+    pub(crate) fn spawn(&self, arguments: &[&str]) -> Child {
+        let mut command = self.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("start the program")
+    }
+
+    /// `inspect --format TEMPLATE NAME`.
+    #[track_caller]
+    pub(crate) fn inspect(&self, name: &str, template: &str) -> String {
+        self.ok(&["inspect", "--format", template, name])
+    }
+
+    /// Waits until a container has a status.
+    #[track_caller]
+    pub(crate) fn wait_status(&self, name: &str, status: &str) {
+        wait_for(&format!("{name} to be {status}"), 30, || {
+            let seen = self.bulkhead(&["inspect", "--format", "{{.State.Status}}", name]);
+            (seen.stdout.trim() == status).then_some(())
+        });
+    }
+
+    /// Imports the busybox image as `busybox:latest` and returns that name.
+    #[track_caller]
+    pub(crate) fn busybox(&self) -> &'static str {
+        let tar = busybox_tar();
+        self.ok(&["import", "--change", "CMD [\"sh\"]", tar.to_str().expect("a plain path"), "busybox:latest"]);
+        "busybox:latest"
+    }
+
+    /// Imports a base image of `examples/images/make.sh` under the reference it stands for.
+    #[track_caller]
+    pub(crate) fn base_image(&self, name: &str) -> String {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/images/make.sh");
+        let script = script.to_str().expect("a plain path");
+        let reference = host(script, &["--list"]).ok().lines().find_map(|line| {
+            let (key, value) = line.split_once(' ')?;
+            (key == name).then(|| value.trim().to_owned())
+        });
+        let reference = reference.expect("a known image");
+        let tar = cache().join(format!("{name}.tar"));
+        let mut arguments = vec!["import".to_owned()];
+        for line in host(script, &["--changes", name]).ok().lines() {
+            arguments.extend(["--change".to_owned(), line.to_owned()]);
+        }
+        arguments.extend([tar.to_string_lossy().into_owned(), reference.clone()]);
+        self.ok(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+        reference
+    }
+
+    /// A busybox root directory of this world's own.
+    pub(crate) fn rootfs(&self) -> PathBuf {
+        let directory = self.path("rootfs");
+        if !directory.exists() {
+            std::fs::create_dir_all(&directory).expect("make a directory");
+            host(
+                "tar",
+                &[
+                    "-C",
+                    directory.to_str().expect("a plain path"),
+                    "-xf",
+                    busybox_tar().to_str().expect("a plain path"),
+                ],
+            )
+            .ok();
+        }
+        directory
+    }
+
+    /// Remembers the ids of containers, so that their control groups and processes can be looked for.
+    fn note(&self) {
+        for directory in [self.root.join("containers"), self.run.clone()] {
+            for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.len() == 64 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+                    self.ids.lock().expect("no panic while noting").insert(name);
+                }
+            }
+        }
+    }
+
+    /// Removes every container, then lists what is left of this world.
+    fn leftovers(&self) -> Vec<String> {
+        let ids = self.bulkhead(&["ps", "-aq", "--no-trunc"]).stdout;
+        for id in ids.lines() {
+            self.bulkhead(&["rm", "-f", "-v", id]);
+        }
+        // A shim may still be on its way out for a moment.
+        let end = Instant::now() + Duration::from_secs(5);
+        loop {
+            let left = self.look();
+            if left.is_empty() || Instant::now() > end {
+                return left;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn look(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        let place = self.directory.path().to_string_lossy().into_owned();
+        for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {
+            if line.contains(&place) {
+                left.push(format!("mount: {line}"));
+            }
+        }
+        let ids = self.ids.lock().expect("no panic while noting").clone();
+        for group in control_groups() {
+            if ids.iter().any(|id| group.contains(id.as_str())) {
+                left.push(format!("control group: {group}"));
+            }
+        }
+        if let Some(name) = &self.netns {
+            left.extend(host("ip", &["netns", "pids", name]).stdout.lines().map(|pid| {
+                let line =
+                    std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+                format!("process {pid}: {line}")
+            }));
+            left.extend(links(name).into_iter().filter(|link| !is_bridge(link)).map(|link| format!("link: {link}")));
+        }
+        for entry in walk(&self.run) {
+            let name = entry.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            if ids.iter().any(|id| entry.to_string_lossy().contains(id.as_str())) || name == "netns" {
+                left.push(format!("file: {}", entry.display()));
+            }
+        }
+        left
+    }
+}
+
+/// The default bridge may stay when its last container goes; veth ends may not.
+fn is_bridge(link: &str) -> bool {
+    link.starts_with("bulkhead") && !link.contains('@')
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let mut left = self.leftovers();
+        if let Some(name) = &self.netns {
+            for pid in host("ip", &["netns", "pids", name]).stdout.lines() {
+                host("kill", &["-9", pid]);
+            }
+            host("ip", &["netns", "del", name]);
+        }
+        if let Share::Alone { before, .. } = &self.share {
+            left.extend(machine().difference(before).map(|item| format!("on the machine: {item}")));
+        }
+        for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines().rev() {
+            if let Some(target) =
+                line.split(' ').nth(4).filter(|target| target.starts_with(&*self.directory.path().to_string_lossy()))
+            {
+                host("umount", &["-l", target]);
+            }
+        }
+        if !left.is_empty() {
+            let mut text = String::new();
+            for item in &left {
+                let _ = writeln!(text, "  {item}");
+            }
+            let _ = writeln!(std::io::stderr(), "{}: left behind:\n{text}", test_name());
+            assert!(std::thread::panicking(), "{} things left behind", left.len());
+        }
+    }
+}
+
+/// Links of a network namespace but loopback, as `name@peer`.
+fn links(netns: &str) -> Vec<String> {
+    let text = host("ip", &["-n", netns, "-o", "link"]).stdout;
+    let names = text.lines().filter_map(|line| line.split(": ").nth(1).map(str::to_owned));
+    names.filter(|name| name != "lo").collect()
+}
+
+/// Paths of the control groups of this program, in every hierarchy.
+fn control_groups() -> Vec<String> {
+    let mut found = Vec::new();
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
+        for base in [hierarchy.path(), hierarchy.path().join("bulkhead")] {
+            for group in std::fs::read_dir(&base).into_iter().flatten().flatten() {
+                let path = group.path();
+                if path.is_dir() && path.to_string_lossy().contains("bulkhead") && group.file_name() != "bulkhead" {
+                    found.push(path.to_string_lossy().into_owned());
+                }
+            }
+        }
+    }
+    found
+}
+
+/// Everything on this machine that a container could leave behind.
+fn machine() -> BTreeSet<String> {
+    let mut items = BTreeSet::new();
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    items.extend(
+        mounts
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .filter(|target| !target.contains("/netns"))
+            .map(|target| format!("mount {target}")),
+    );
+    items.extend(control_groups().into_iter().map(|group| format!("control group {group}")));
+    items.extend(
+        host("ip", &["-o", "link"])
+            .stdout
+            .lines()
+            .filter_map(|line| line.split(": ").nth(1))
+            .filter(|name| !is_bridge(name))
+            .map(|name| format!("link {name}")),
+    );
+    items.extend(
+        host("nft", &["-a", "list", "ruleset"])
+            .stdout
+            .lines()
+            .filter(|line| line.contains(" dport ") || line.contains("dnat"))
+            .map(|rule| format!("rule {}", rule.trim())),
+    );
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let program = std::fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        if program.to_string_lossy().trim_end_matches(" (deleted)") == BULKHEAD {
+            items.insert(format!("process {}", entry.file_name().to_string_lossy()));
+        }
+    }
+    items
+}
+
+fn walk(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(walk(&entry.path()));
+        }
+        found.push(entry.path());
+    }
+    found
+}
+
+/// The busybox image, made once per machine by `examples/images/make.sh`.
+pub(crate) fn busybox_tar() -> PathBuf {
+    static MADE: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    MADE.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/images/make.sh");
+        PathBuf::from(host(script.to_str().expect("a plain path"), &["busybox"]).ok())
+    })
+    .clone()
+}
+
+/// The docker engine to compare with (`tests/oracle.sh` starts it).
+pub(crate) fn docker(arguments: &[&str]) -> Outcome {
+    let socket = std::env::var("BULKHEAD_TEST_DOCKER").unwrap_or_default();
+    Outcome::of(
+        Command::new("timeout").args(["-k", "5", COMMAND_SECONDS, "docker", "-H", &socket]).args(arguments),
+        None,
+    )
+}
+
+#[test]
+fn a_world_sees_what_is_left_behind() {
+    requires!(root, program "nsenter", program "ip");
+    let world = World::new();
+    std::fs::create_dir_all(&world.run).expect("make a directory");
+    let id = "f".repeat(64);
+    std::fs::create_dir_all(world.run.join(&id)).expect("make a directory");
+    world.note();
+    assert_eq!(world.look().len(), 1, "a run directory of a container is seen: {:?}", world.look());
+    std::fs::remove_dir_all(world.run.join(&id)).expect("remove a directory");
+    let name = world.netns.clone().expect("an own namespace");
+    host("ip", &["-n", &name, "link", "add", "vethx", "type", "veth", "peer", "name", "vethy"]).ok();
+    assert_eq!(world.look().len(), 2, "both ends of a pair are seen: {:?}", world.look());
+    host("ip", &["-n", &name, "link", "del", "vethx"]).ok();
+    let group = Path::new("/sys/fs/cgroup/pids/bulkhead").join(&id);
+    if std::fs::create_dir_all(&group).is_ok() {
+        let seen = world.look();
+        std::fs::remove_dir(&group).expect("remove a control group");
+        assert_eq!(seen.len(), 1, "a control group is seen: {seen:?}");
+    }
+    let mut sleeper = world.inside("sleep").arg("60").spawn().expect("start a process");
+    let seen = wait_for("the process to be inside", 5, || Some(world.look()).filter(|seen| !seen.is_empty()));
+    sleeper.kill().expect("end the process");
+    sleeper.wait().expect("reap the process");
+    assert!(seen[0].starts_with("process "), "a process in the namespace is seen: {seen:?}");
+    assert_eq!(world.look(), Vec::<String>::new());
+}

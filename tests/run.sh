@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Installs what is missing, then runs every test that `cargo test` knows. Arguments go to cargo test: `tests/run.sh --test it exec`.
+# Run as root it tests the real kernel; without root those tests say that they were skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tests/lib.sh
+
+need gcc=gcc musl-tools=musl-gcc iproute2=ip nftables=nft busybox-static=busybox git=git ca-certificates=/etc/ssl/certs/ca-certificates.crt
+need_if_possible mmdebstrap=mmdebstrap strace=strace util-linux=nsenter jq=jq curl=curl
+need_rust
+
+# Base images of the server tests: made once, kept outside the repository. BULKHEAD_TEST_IMAGES="" goes without.
+if [ "$(id -u)" = 0 ] && have mmdebstrap; then
+  for name in ${BULKHEAD_TEST_IMAGES-busybox python nginx redis postgres mariadb}; do
+    examples/images/make.sh "$name" >/dev/null || say "no image $name: the tests that need it will be skipped"
+  done
+fi
+
+seed=${BULKHEAD_TEST_SEED:-$(date +%s)}
+export BULKHEAD_TEST_SEED=$seed
+say "seed of the rotating slices: $seed (again with BULKHEAD_TEST_SEED=$seed)"
+[ "$(id -u)" = 0 ] || say "not root: the tests of the real kernel will be skipped"
+# With arguments of your own only what they name is run.
+if [ $# -gt 0 ]; then exec cargo test --locked "$@"; fi
+exec cargo test --locked --lib --test it
