@@ -1,1 +1,30 @@
 //! Images: content store, snapshotter, layers in and out, load, save and import.
+//!
+//! An image is a config document (its digest is the id), a manifest, and a stack of layers. Documents are blobs; a layer is
+//! an unpacked directory (`snapshots/<chain id>/fs`, plain ids, overlay's own marks) beside the *split form* of its tar,
+//! from which the tar is put together again byte by byte. Archives are parsed by the jailed processes of [`unpack`] only,
+//! but for the plain outer tar and the JSON documents of `load`, which are read by bounded code. Never mounts, never asks a
+//! registry, never prints.
+
+pub mod diff;
+mod error;
+mod import;
+mod index;
+mod ingest;
+mod snapshot;
+mod split;
+mod store;
+mod tar;
+mod tree;
+pub mod unpack;
+
+pub use error::ImageError;
+pub use import::ImportOptions;
+pub use index::{Layer, chain_ids, next_chain_id};
+pub use snapshot::{Active, LayerMeta, Snapshotter};
+pub use store::{Image, Images};
+
+#[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
+mod testing;

@@ -7,3 +7,4 @@ pub mod seccomp;
 
 pub use landlock::landlock_abi;
 pub mod fork;
+pub mod worker;

@@ -1,0 +1,255 @@
+//! Reads an upper directory as a layer tar (*OCI image-spec "Layer": changesets*), the same bytes every time.
+//!
+//! Order is by name, parents first. Overlay's marks become whiteouts: a 0:0 character device `.wh.<name>`, an opaque
+//! directory `.wh..wh..opq` in it. Times are whole seconds, as Docker writes them. Sockets and devices are left out.
+
+use super::split::SplitWriter;
+use super::tar::{Kind, Sink, WriteEntry, Writer};
+use super::tree;
+use crate::base::{Digest, Sha256};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
+use rustix::io::Errno;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+
+/// Bytes read at once.
+const CHUNK: usize = 1 << 20;
+/// Longest path, in bytes.
+const MAX_PATH: usize = 4000;
+
+/// How a layer tar is written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Times after this one become this one: seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub clamp: Option<i64>,
+}
+
+/// A layer tar that was written.
+#[derive(Clone, Debug)]
+pub struct Diff {
+    /// Its digest.
+    pub diff_id: Digest,
+    /// Its length in bytes.
+    pub tar_size: u64,
+    /// Bytes of file content.
+    pub size: u64,
+    /// Number of entries; 0 means nothing was changed.
+    pub entries: u64,
+}
+
+/// Writes the tar of an upper directory.
+///
+/// # Errors
+/// When a file cannot be read or the tar not be written.
+pub fn write(upper: &OwnedFd, out: &mut dyn Write, options: &Options) -> io::Result<Diff> {
+    Walk::new(Target { hash: Sha256::new(), split: None, tar: Some(out) }, *options).run(upper)
+}
+
+/// Writes the split form of an upper directory's tar, and hashes the tar that is not written.
+pub(super) fn record(upper: &OwnedFd, split: File, options: &Options) -> io::Result<Diff> {
+    Walk::new(Target { hash: Sha256::new(), split: Some(SplitWriter::new(split)?), tar: None }, *options).run(upper)
+}
+
+/// Where the bytes go.
+struct Target<'a> {
+    hash: Sha256,
+    split: Option<SplitWriter<File>>,
+    tar: Option<&'a mut dyn Write>,
+}
+
+impl Write for Target<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.hash.update(bytes);
+        if let Some(split) = &mut self.split {
+            split.raw(bytes)?;
+        }
+        if let Some(tar) = &mut self.tar {
+            tar.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Target<'_> {
+    /// Reads exactly `size` bytes of a file into the tar.
+    fn content(&mut self, path: &[u8], file: &mut File, size: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if let Some(split) = &mut self.split {
+            split.content(path, 0, size)?;
+        }
+        let mut rest = size;
+        while rest > 0 {
+            let most = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
+            let mut count = file.read(&mut buffer[..most])?;
+            if count == 0 {
+                // A running container cut the file meanwhile. The header is written, so a copy is filled up; a layer that
+                // stays where it is would not fit its record.
+                if self.split.is_some() {
+                    return Err(io::Error::other(format!("{} became shorter while it was read", String::from_utf8_lossy(path))));
+                }
+                buffer[..most].fill(0);
+                count = most;
+            }
+            self.hash.update(&buffer[..count]);
+            if let Some(tar) = &mut self.tar {
+                tar.write_all(&buffer[..count])?;
+            }
+            rest -= count as u64;
+        }
+        Ok(())
+    }
+}
+
+struct Walk<'a> {
+    writer: Writer<Target<'a>>,
+    options: Options,
+    /// Where each file with several names was written first.
+    links: HashMap<(u64, u64), Vec<u8>>,
+    buffer: Vec<u8>,
+    size: u64,
+    entries: u64,
+}
+
+impl<'a> Walk<'a> {
+    fn new(target: Target<'a>, options: Options) -> Self {
+        Self { writer: Writer::new(target), options, links: HashMap::new(), buffer: vec![0; CHUNK], size: 0, entries: 0 }
+    }
+
+    fn run(mut self, upper: &OwnedFd) -> io::Result<Diff> {
+        self.directory(upper, &[])?;
+        let Self { writer, size, entries, .. } = self;
+        let Target { hash, split, .. } = writer.finish()?;
+        if let Some(split) = split {
+            split.finish()?;
+        }
+        let tar_size = hash.length;
+        Ok(Diff { diff_id: hash.finish(), tar_size, size, entries })
+    }
+
+    fn directory(&mut self, directory: &OwnedFd, path: &[u8]) -> io::Result<()> {
+        let mut names: Vec<Vec<u8>> = tree::list(directory)?.into_iter().map(|(name, _)| name).collect();
+        names.sort_unstable();
+        for name in names {
+            let path = if path.is_empty() { name.clone() } else { [path, b"/", &name[..]].concat() };
+            if path.len() > MAX_PATH {
+                return Err(io::Error::other(format!("path longer than {MAX_PATH} bytes: {}...", String::from_utf8_lossy(&path[..80]))));
+            }
+            match statat(directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+                Err(Errno::NOENT) => {}
+                other => self.one(directory, &name, &path, &other?)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn one(&mut self, directory: &OwnedFd, name: &[u8], path: &[u8], stat: &Stat) -> io::Result<()> {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        let file = (stat.st_dev, stat.st_ino);
+        if kind != FileType::Directory && stat.st_nlink > 1 && kind != FileType::CharacterDevice {
+            if let Some(first) = self.links.get(&file).cloned() {
+                return self.header(path, &first, Kind::HardLink, stat, &[]);
+            }
+            self.links.insert(file, path.to_vec());
+        }
+        match kind {
+            FileType::RegularFile => {
+                let mut file = File::from(open(directory, name, OFlags::NONBLOCK)?);
+                let size = stat.st_size as u64;
+                self.header(path, b"", Kind::File, stat, &xattrs(&file)?)?;
+                self.size = self.size.saturating_add(size);
+                self.writer.out.content(path, &mut file, size, &mut self.buffer)
+            }
+            FileType::Directory => {
+                let child = open(directory, name, OFlags::DIRECTORY)?;
+                let attributes = xattrs(&child)?;
+                self.header(&[path, b"/"].concat(), b"", Kind::Directory, stat, &attributes)?;
+                if is_opaque(&child) {
+                    self.header(&[path, b"/.wh..wh..opq"].concat(), b"", Kind::File, &whiteout(stat), &[])?;
+                }
+                self.directory(&child, path)
+            }
+            FileType::Symlink => {
+                let target = readlinkat(directory, name, Vec::new())?;
+                self.header(path, target.to_bytes(), Kind::Symlink, stat, &[])
+            }
+            FileType::Fifo => self.header(path, b"", Kind::Fifo, stat, &[]),
+            FileType::CharacterDevice if stat.st_rdev == 0 => {
+                let at = path.len() - name.len();
+                let path = [&path[..at], b".wh.", name].concat();
+                self.header(&path, b"", Kind::File, &whiteout(stat), &[])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn header(&mut self, path: &[u8], link: &[u8], kind: Kind, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+        self.entries += 1;
+        let seconds = stat.st_mtime as i64;
+        let seconds = self.options.clamp.map_or(seconds, |clamp| seconds.min(clamp));
+        self.writer.entry(&WriteEntry {
+            path,
+            link,
+            kind,
+            mode: stat.st_mode & 0o7777,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            mtime: (seconds, 0),
+            size: if kind == Kind::File { stat.st_size as u64 } else { 0 },
+            xattrs,
+        })
+    }
+}
+
+/// The header of a whiteout: empty, owned by root, without permissions.
+fn whiteout(stat: &Stat) -> Stat {
+    let mut stat = *stat;
+    (stat.st_mode, stat.st_uid, stat.st_gid, stat.st_size) = (0, 0, 0, 0);
+    stat
+}
+
+fn open(directory: &OwnedFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
+    Ok(openat(directory, name, flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn is_opaque(directory: &OwnedFd) -> bool {
+    let mut value = [0; 8];
+    fgetxattr(directory, "trusted.overlay.opaque", &mut value).is_ok_and(|length| value[..length] == *b"y")
+}
+
+/// Reads the attributes that belong into an image, by name.
+fn xattrs(file: &impl std::os::fd::AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut names = vec![0; 4096];
+    let length = loop {
+        match flistxattr(file, &mut names[..]) {
+            Err(Errno::RANGE) if names.len() < 1 << 20 => names.resize(names.len() * 4, 0),
+            Err(Errno::NOTSUP) => return Ok(Vec::new()),
+            other => break other?,
+        }
+    };
+    let mut attributes = Vec::new();
+    for name in names[..length].split(|b| *b == 0).filter(|name| belongs(name)) {
+        let mut value = vec![0; 256];
+        let length = loop {
+            match fgetxattr(file, name, &mut value[..]) {
+                Err(Errno::RANGE) if value.len() < 1 << 17 => value.resize(value.len() * 8, 0),
+                other => break other,
+            }
+        };
+        match length {
+            Ok(length) => attributes.push((name.to_vec(), value[..length].to_vec())),
+            Err(Errno::NODATA) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    attributes.sort_unstable();
+    Ok(attributes)
+}
+
+fn belongs(name: &[u8]) -> bool {
+    matches!(name, b"security.capability" | b"system.posix_acl_access" | b"system.posix_acl_default")
+        || (name.starts_with(b"user.") && !name.starts_with(b"user.overlay."))
+}

@@ -1,0 +1,14 @@
+//! The tar format: headers, a streaming reader for layers, and a deterministic writer.
+//!
+//! Our own, because layers must be put together again byte by byte: the reader tells which bytes of the stream are file
+//! content and hands over all others. Formats: v7, ustar, PAX (with GNU sparse 0.0, 0.1 and 1.0), GNU (long names, base-256
+//! numbers, old sparse). Knows no file system.
+
+mod header;
+mod pax;
+mod reader;
+mod writer;
+
+pub(super) use header::Kind;
+pub(super) use reader::{Entry, Reader, Sink, TarError};
+pub(super) use writer::{WriteEntry, Writer};

@@ -1,0 +1,137 @@
+//! Removes trees whose content nobody vouches for: by descriptor, never through links, at any depth.
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, fstat, openat, renameat, statat, unlinkat};
+use rustix::io::Errno;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Depth at which directories are brought up to the top instead of being entered, so that descriptors suffice.
+const MAX_DEPTH: usize = 24;
+
+/// Removes a file or a whole tree; what is gone already is no error.
+pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
+    let stat = match statat(parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Err(Errno::NOENT) => return Ok(()),
+        other => other?,
+    };
+    if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+        return Ok(unlinkat(parent, name, AtFlags::empty())?);
+    }
+    let top = open(parent, name)?;
+    let mut risen = 0u64;
+    // Every pass removes all down to MAX_DEPTH and lifts what is deeper into the top directory.
+    loop {
+        let before = risen;
+        clear(&top, top.as_fd(), 0, &mut risen)?;
+        if risen == before {
+            break;
+        }
+    }
+    Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
+}
+
+/// Removes the tree at a path of our own.
+pub(super) fn remove_path(path: &std::path::Path) -> io::Result<()> {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    match rustix::fs::open(parent, flags, Mode::empty()) {
+        Err(Errno::NOENT) => Ok(()),
+        other => remove(other?.as_fd(), name.as_encoded_bytes()),
+    }
+}
+
+fn open(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<OwnedFd> {
+    Ok(openat(parent, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+fn clear(directory: &OwnedFd, top: BorrowedFd<'_>, depth: usize, risen: &mut u64) -> io::Result<()> {
+    for (name, is_directory) in list(directory)? {
+        if !is_directory {
+            unlinkat(directory, &name[..], AtFlags::empty())?;
+        } else if depth < MAX_DEPTH {
+            let child = open(directory.as_fd(), &name)?;
+            clear(&child, top, depth + 1, risen)?;
+            unlinkat(directory, &name[..], AtFlags::REMOVEDIR)?;
+        } else {
+            loop {
+                *risen += 1;
+                match renameat(directory, &name[..], top, format!(".risen-{risen}")) {
+                    Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
+                    other => break other?,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lists a directory: names, and whether each is a directory itself.
+pub(super) fn list(directory: &OwnedFd) -> io::Result<Vec<(Vec<u8>, bool)>> {
+    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = Vec::new();
+    rustix::fs::seek(directory, rustix::fs::SeekFrom::Start(0))?;
+    let mut iterator = RawDir::new(directory, &mut buffer);
+    while let Some(entry) = iterator.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if matches!(name, b"." | b"..") {
+            continue;
+        }
+        let is_directory = match entry.file_type() {
+            FileType::Unknown => {
+                let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+                FileType::from_raw_mode(stat.st_mode) == FileType::Directory
+            }
+            kind => kind == FileType::Directory,
+        };
+        entries.push((name.to_vec(), is_directory));
+    }
+    Ok(entries)
+}
+
+/// Returns the bytes a tree holds on disk by the files' lengths; unreadable parts count as nothing.
+pub(super) fn usage(directory: &OwnedFd) -> u64 {
+    let mut sum = 0u64;
+    let Ok(entries) = list(directory) else { return 0 };
+    for (name, is_directory) in entries {
+        if is_directory {
+            if let Ok(child) = open(directory.as_fd(), &name) {
+                sum = sum.saturating_add(usage(&child));
+            }
+        } else if let Ok(stat) = statat(directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
+            let links = (stat.st_nlink as u64).max(1);
+            sum = sum.saturating_add(stat.st_size as u64 / links);
+        }
+    }
+    sum
+}
+
+/// Tells whether a descriptor is a directory.
+pub(super) fn is_directory(fd: &OwnedFd) -> bool {
+    fstat(fd).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_of_any_depth_goes_and_links_are_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("keep")).unwrap();
+        std::fs::File::create(dir.path().join("keep/canary")).unwrap();
+        std::fs::create_dir(dir.path().join("tree")).unwrap();
+        std::os::unix::fs::symlink("../keep", dir.path().join("tree/link")).unwrap();
+        let mut at = open(rustix::fs::CWD, dir.path().join("tree").as_os_str().as_encoded_bytes()).unwrap();
+        for _ in 0..1500 {
+            rustix::fs::mkdirat(&at, "d", Mode::from(0o700)).unwrap();
+            at = open(at.as_fd(), b"d").unwrap();
+        }
+        drop(at);
+        remove_path(&dir.path().join("tree")).unwrap();
+        assert!(!dir.path().join("tree").exists());
+        assert!(dir.path().join("keep/canary").exists());
+        remove_path(&dir.path().join("tree")).unwrap();
+    }
+}
