@@ -1,0 +1,9 @@
+//! Verbs about containers.
+
+mod create_flags;
+mod mounts;
+mod ports;
+mod values;
+
+#[cfg(test)]
+mod tests;
