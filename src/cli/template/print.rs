@@ -56,22 +56,22 @@ pub(super) fn write_value(out: &mut String, value: &Value, top: bool) {
 
 fn write_number(out: &mut String, number: &Number) {
     match number.as_f64() {
-        Some(float) if number.is_f64() => out.push_str(&shortest(float, 21, 'e')),
+        Some(float) if number.is_f64() => out.push_str(&shortest(float, 'e')),
         _ => {
             let _ = write!(out, "{number}");
         }
     }
 }
 
-/// Prints a float as Go's `%g` with the shortest digits: exponents below -4 and from `limit` on.
-fn shortest(float: f64, limit: i32, letter: char) -> String {
+/// Prints a float as Go's `%g` with the shortest digits: exponents below -4 and from 6 on.
+fn shortest(float: f64, letter: char) -> String {
     let text = format!("{float:e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let power: i32 = exponent.parse().unwrap_or(0);
     if float == 0.0 {
         return if float.is_sign_negative() { "-0".to_owned() } else { "0".to_owned() };
     }
-    if (-4..limit).contains(&power) { format!("{float}") } else { format!("{mantissa}{}", exponent_text(power, letter)) }
+    if (-4..6).contains(&power) { format!("{float}") } else { format!("{mantissa}{}", exponent_text(power, letter)) }
 }
 
 /// Prints an exponent with a sign and two digits at least.
@@ -327,8 +327,8 @@ impl Verb {
 
     fn float(&self, letter: char, value: f64) -> Option<String> {
         let body = match (letter, self.precision) {
-            ('v', None) => shortest(value, 21, 'e'),
-            ('g' | 'G', None) => shortest(value, 21, if letter == 'g' { 'e' } else { 'E' }),
+            ('v', None) => shortest(value, 'e'),
+            ('g' | 'G', None) => shortest(value, if letter == 'g' { 'e' } else { 'E' }),
             ('f' | 'F', precision) => format!("{value:.*}", precision.unwrap_or(6)),
             ('e' | 'E', precision) => {
                 let text = format!("{value:.*e}", precision.unwrap_or(6));
