@@ -45,6 +45,9 @@ const OWN_NODES: [&str; 9] = [
     "/dev/pts",
 ];
 
+/// How an [`Outcome`] says that files are not covered at all.
+pub(super) const NO_FILE_RULES: &str = "no file rules";
+
 /// What a rule set depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleInput {

@@ -112,6 +112,19 @@ fn older_kernels_get_less_and_say_so() {
 }
 
 #[test]
+fn missing_file_rules_are_said_in_known_words() {
+    for input in [
+        input(1),
+        RuleInput {
+            sys_admin: true,
+            ..input(7)
+        },
+    ] {
+        assert!(rule_set(&input).outcome.to_string().contains(NO_FILE_RULES));
+    }
+}
+
+#[test]
 fn scopes_stand_where_a_namespace_is_the_hosts() {
     let shared = RuleInput {
         host_pid: true,

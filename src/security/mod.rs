@@ -5,9 +5,11 @@
 //! sibling.
 
 pub mod capabilities;
+pub mod enforced;
 pub mod features;
 mod hardening;
 pub mod landlock;
+pub mod seccomp;
 
 pub use capabilities::{Capability, CapabilityError};
 pub use features::HostFeatures;
