@@ -128,9 +128,6 @@ pub enum Problem {
     /// Word expansion.
     #[error("{0}")]
     Expand(#[from] super::expand::ExpandError),
-    /// Two stages of one name.
-    #[error("two stages are named {0}")]
-    DuplicateStage(String),
     /// The file is too large to be a Dockerfile.
     #[error("the file has {bytes} bytes; more than {limit} are not read")]
     TooLarge {
@@ -155,6 +152,7 @@ impl DockerfileError {
             Problem::UnknownInstruction { suggestion: Some(word), .. } => Some(format!("did you mean {word}?")),
             Problem::UnknownInstruction { .. } => Some("a line that continues the one above needs \\ at the end of that line".into()),
             Problem::UnknownFlag { suggestion: Some(flag), .. } => Some(format!("did you mean --{flag}?")),
+            Problem::Mount(error) => error.nearest_field().map(|field| format!("did you mean {field}?")),
             Problem::NoFrom | Problem::NoInstructions => Some("a Dockerfile starts with FROM image".into()),
             Problem::BeforeFrom(_) => Some("put a FROM line first".into()),
             Problem::UnterminatedHeredoc(name) => Some(format!("end it with a line that holds {name} alone")),

@@ -1,38 +1,49 @@
 //! `--flag=value` words of an instruction.
 
 use super::error::{DockerfileError, Position, Problem, nearest};
+use super::parser::Node;
+
+/// A flag as written.
+struct Flag<'a> {
+    name: &'a str,
+    value: Option<&'a str>,
+    at: Position,
+}
 
 /// The flags of one instruction, taken one after another.
 pub(super) struct Flags<'a> {
     instruction: &'static str,
-    at: Position,
-    given: Vec<(&'a str, Option<&'a str>)>,
+    given: Vec<Flag<'a>>,
     known: Vec<&'static str>,
+    /// Where the flag taken last stands.
+    pub(super) at: Position,
 }
 
 impl<'a> Flags<'a> {
-    pub(super) fn new(instruction: &'static str, at: Position, words: &'a [String]) -> Self {
-        let given = words
-            .iter()
-            .map(|word| {
-                let word = word.strip_prefix("--").unwrap_or(word);
-                word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)))
-            })
-            .collect();
-        Self { instruction, at, given, known: Vec::new() }
+    pub(super) fn new(instruction: &'static str, node: &'a Node) -> Self {
+        let given = node.flags.iter().zip(&node.flags_at).map(|(word, at)| {
+            let word = word.strip_prefix("--").unwrap_or(word);
+            let (name, value) = word.split_once('=').map_or((word, None), |(name, value)| (name, Some(value)));
+            Flag { name, value, at: *at }
+        });
+        Self { instruction, given: given.collect(), known: Vec::new(), at: node.at }
     }
 
-    fn take(&mut self, name: &'static str) -> Vec<Option<&'a str>> {
+    fn take(&mut self, name: &'static str) -> Vec<Flag<'a>> {
         self.known.push(name);
-        let (taken, left) = std::mem::take(&mut self.given).into_iter().partition(|(n, _)| *n == name);
+        let (taken, left) = std::mem::take(&mut self.given).into_iter().partition(|flag| flag.name == name);
         self.given = left;
-        Vec::into_iter(taken).map(|(_, value)| value).collect()
+        taken
     }
 
     fn once(&mut self, name: &'static str) -> Result<Option<Option<&'a str>>, DockerfileError> {
-        match self.take(name).as_slice() {
+        let taken = self.take(name);
+        if let Some(flag) = taken.last() {
+            self.at = flag.at;
+        }
+        match taken.as_slice() {
             [] => Ok(None),
-            [one] => Ok(Some(*one)),
+            [one] => Ok(Some(one.value)),
             _ => Err(Problem::DuplicateFlag(name.into()).at(self.at)),
         }
     }
@@ -45,10 +56,10 @@ impl<'a> Flags<'a> {
         }
     }
 
-    /// A flag with a value, any number of times.
-    pub(super) fn texts(&mut self, name: &'static str) -> Result<Vec<&'a str>, DockerfileError> {
-        let at = self.at;
-        self.take(name).into_iter().map(|value| value.ok_or_else(|| Problem::FlagWithoutValue(name.into()).at(at))).collect()
+    /// A flag with a value, any number of times, each with its place.
+    pub(super) fn texts(&mut self, name: &'static str) -> Result<Vec<(&'a str, Position)>, DockerfileError> {
+        let value = |flag: Flag<'a>| Ok((flag.value.ok_or_else(|| Problem::FlagWithoutValue(name.into()).at(flag.at))?, flag.at));
+        self.take(name).into_iter().map(value).collect()
     }
 
     /// A switch: `--link`, `--link=false`.
@@ -60,7 +71,7 @@ impl<'a> Flags<'a> {
         }
     }
 
-    /// An error about the value of a flag.
+    /// An error about the value of the flag taken last.
     pub(super) fn bad(&self, flag: &str, value: &str, expected: &'static str) -> DockerfileError {
         Problem::FlagValue { flag: flag.into(), value: value.into(), expected }.at(self.at)
     }
@@ -69,9 +80,9 @@ impl<'a> Flags<'a> {
     pub(super) fn finish(self) -> Result<(), DockerfileError> {
         match self.given.first() {
             None => Ok(()),
-            Some((flag, _)) => {
-                let suggestion = nearest(flag, &self.known);
-                Err(Problem::UnknownFlag { instruction: self.instruction, flag: (*flag).to_owned(), suggestion }.at(self.at))
+            Some(flag) => {
+                let suggestion = nearest(flag.name, &self.known);
+                Err(Problem::UnknownFlag { instruction: self.instruction, flag: flag.name.to_owned(), suggestion }.at(flag.at))
             }
         }
     }

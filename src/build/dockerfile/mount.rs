@@ -44,6 +44,18 @@ pub enum MountError {
     Quote(String),
 }
 
+impl MountError {
+    /// Returns the field that an unknown one may mean.
+    pub(super) fn nearest_field(&self) -> Option<&'static str> {
+        const FIELDS: [&str; 14] =
+            ["type", "from", "source", "target", "readonly", "readwrite", "id", "sharing", "required", "size", "mode", "uid", "gid", "env"];
+        match self {
+            Self::UnknownField(field) => super::error::nearest(field, &FIELDS),
+            _ => None,
+        }
+    }
+}
+
 /// Kind of a mount.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MountKind {

@@ -14,6 +14,8 @@ pub struct Node {
     pub keyword: String,
     /// Flags as written, quotes removed: `--from=build`.
     pub flags: Vec<String>,
+    /// Where each flag stands.
+    pub flags_at: Vec<Position>,
     /// Arguments; for `ENV` and `LABEL` groups of name, value and separator (`=` or nothing).
     pub arguments: Vec<String>,
     /// The arguments were written as a JSON list.
@@ -135,11 +137,12 @@ fn parse_line(line: &LogicalLine, offset: usize, escape: char, trigger: bool) ->
     let arguments_at = rest_at + (rest.len() - arguments.len());
     let mut node = Node {
         keyword,
-        flags,
+        flags_at: flags.iter().map(|(at, _)| line.position(rest_at + at)).collect(),
+        flags: flags.into_iter().map(|(_, flag)| flag).collect(),
         original: trimmed.to_owned(),
         lines: line.lines,
         at: line.position(start),
-        arguments_at: line.position(rest_at),
+        arguments_at: line.position(arguments_at),
         ..Node::default()
     };
     let arguments_trimmed = arguments.trim();

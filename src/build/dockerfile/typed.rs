@@ -24,9 +24,6 @@ pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
     for node in &nodes {
         if node.keyword == "from" {
             let from = from(node)?;
-            if let Some(name) = from.name.as_ref().filter(|n| file.stages.iter().any(|s| s.from.name.as_ref() == Some(*n))) {
-                return Err(Problem::DuplicateStage(name.clone()).at(node.at));
-            }
             file.stages.push(Stage { from, lines: node.lines, at: node.at, statements: Vec::new() });
             continue;
         }
@@ -71,7 +68,7 @@ fn needs(node: &Node, instruction: &'static str, needs: &'static str) -> Dockerf
 }
 
 fn from(node: &Node) -> Result<From, DockerfileError> {
-    let mut flags = Flags::new("FROM", node.arguments_at, &node.flags);
+    let mut flags = Flags::new("FROM", node);
     let platform = flags.text("platform")?.map(str::to_owned);
     flags.finish()?;
     let (image, name) = match node.arguments.as_slice() {
@@ -80,7 +77,7 @@ fn from(node: &Node) -> Result<From, DockerfileError> {
             let lower = name.to_lowercase();
             let good = lower.starts_with(|c: char| c.is_ascii_lowercase())
                 && lower.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
-            if !good || matches!(lower.as_str(), "scratch" | "context") {
+            if !good {
                 return Err(Problem::StageName(name.clone()).at(node.arguments_at));
             }
             (image, Some(lower))
@@ -97,7 +94,7 @@ fn instruction(node: &Node) -> Result<Instruction, DockerfileError> {
         let suggestion = nearest(&word, &KEYWORDS);
         return Err(Problem::UnknownInstruction { word, suggestion }.at(node.at));
     };
-    let flags = || Flags::new(keyword, node.arguments_at, &node.flags);
+    let flags = || Flags::new(keyword, node);
     if !matches!(keyword, "RUN" | "COPY" | "ADD" | "HEALTHCHECK" | "FROM") {
         flags().finish()?;
     }
@@ -179,8 +176,7 @@ fn args(node: &Node) -> Result<Vec<ArgDeclaration>, DockerfileError> {
 }
 
 fn run(node: &Node, mut flags: Flags<'_>) -> Result<Run, DockerfileError> {
-    let at = node.arguments_at;
-    let mounts = flags.texts("mount")?.into_iter().map(|text| MountText::parse(text).map_err(|e| Problem::from(e).at(at))).collect::<Result<_, _>>()?;
+    let mounts = flags.texts("mount")?.into_iter().map(|(text, at)| MountText::parse(text).map_err(|e| Problem::from(e).at(at))).collect::<Result<_, _>>()?;
     let network = match flags.text("network")? {
         None | Some("default") => RunNetwork::Default,
         Some("none") => RunNetwork::None,
@@ -193,8 +189,9 @@ fn run(node: &Node, mut flags: Flags<'_>) -> Result<Run, DockerfileError> {
         Some(other) => return Err(flags.bad("security", other, "it is sandbox or insecure")),
     };
     let mut devices = Vec::new();
-    for text in flags.texts("device")? {
-        devices.push(device(text).ok_or_else(|| flags.bad("device", text, "it is written name[,required]"))?);
+    for (text, at) in flags.texts("device")? {
+        let expected = "it is written name[,required]";
+        devices.push(device(text).ok_or_else(|| Problem::FlagValue { flag: "device".into(), value: text.into(), expected }.at(at))?);
     }
     flags.finish()?;
     if node.arguments.is_empty() && !node.json {
@@ -229,7 +226,7 @@ fn copy(node: &Node, mut flags: Flags<'_>, add: bool) -> Result<Copy, Dockerfile
         chmod: owned(flags.text("chmod")?),
         link: flags.switch("link")?.unwrap_or(false),
         parents: !add && flags.switch("parents")?.unwrap_or(false),
-        exclude: flags.texts("exclude")?.into_iter().map(str::to_owned).collect(),
+        exclude: flags.texts("exclude")?.into_iter().map(|(text, _)| text.to_owned()).collect(),
         checksum: None,
         keep_git_dir: false,
         unpack: None,

@@ -46,19 +46,20 @@ pub(super) fn split_blanks(text: &str) -> Vec<String> {
     text.split(['\t', '\u{b}', '\u{c}', '\r', ' ']).filter(|w| !w.is_empty()).map(str::to_owned).collect()
 }
 
-/// Takes leading `--flag` words, quotes and backslashes removed; returns them and what is left, from its first
-/// character on. A word `--` ends the flags.
-pub(super) fn builder_flags(text: &str) -> (Vec<String>, &str) {
+/// Takes leading `--flag` words, quotes and backslashes removed; returns them with their byte offsets, and what is left,
+/// from its first character on. A word `--` ends the flags.
+pub(super) fn builder_flags(text: &str) -> (Vec<(usize, String)>, &str) {
     let mut flags = Vec::new();
     let mut rest = text.trim_start();
     while rest.starts_with("--") {
+        let at = text.len() - rest.len();
         let (word, blank_ok, behind) = flag_word(rest);
         rest = behind.trim_start();
         if word == "--" {
             break;
         }
         if blank_ok || !word.is_empty() {
-            flags.push(word);
+            flags.push((at, word));
         }
     }
     (flags, rest)

@@ -1,0 +1,515 @@
+//! Instructions folded one after another into nodes, configuration and history.
+
+use super::select::{Base, Chosen, Scope, Selection, Source, expand_word, given, lookup, source};
+use super::{CopyFrom, CopyPlan, Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedSource, PlannedStage, RunPlan, Settings, Start, history};
+use crate::build::dockerfile::*;
+use crate::oci::{ContainerConfig, Empty, HealthConfig, ImageConfig, RootFs};
+use crate::step::StepNetwork;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Search path where an image gives none.
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Arguments that every `RUN` gets without `ARG`, and that leave no trace.
+const PROXIES: [&str; 10] = [
+    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+];
+
+/// Largest range of `EXPOSE`, so that a line cannot fill the configuration.
+const MAX_PORTS: usize = 65_536;
+
+pub(super) fn fold(file: &Dockerfile, settings: &Settings, selection: Selection) -> Result<Graph, PlanError> {
+    let mut graph = Graph::default();
+    // Position in the file to position in the graph. A stage stands on earlier ones only, so their order is kept.
+    let mut positions = BTreeMap::new();
+    let mut consumed: Vec<String> = file.global_args.iter().flat_map(|s| declared(&s.instruction)).collect();
+    for (index, chosen) in &selection.stages {
+        let label = match &file.stages[*index].from.name {
+            Some(name) => name.clone(),
+            None if file.stages.len() > 1 => format!("stage-{index}"),
+            None => String::new(),
+        };
+        let mut fold = Fold::start(file, settings, &selection, *index, &positions, &graph, chosen);
+        for statement in chosen.triggers.iter().chain(&file.stages[*index].statements) {
+            fold.statement(statement)?;
+            consumed.extend(declared(&statement.instruction));
+        }
+        if *index == selection.target {
+            graph.target = graph.stages.len();
+            fold.labels();
+        }
+        let lines = file.stages[*index].lines;
+        let Fold { start, nodes, config, history, .. } = fold;
+        positions.insert(*index, graph.stages.len());
+        graph.stages.push(PlannedStage { label, start, lines, title: chosen.title.clone(), nodes, config, history });
+    }
+    let platform_args = selection.globals.iter().map(|(n, _)| n);
+    consumed.extend(platform_args.cloned());
+    consumed.extend(PROXIES.map(str::to_owned));
+    let unused: Vec<&str> = settings.build_args.iter().map(|(n, _)| n.as_str()).filter(|n| !consumed.iter().any(|c| c == n)).collect();
+    if !unused.is_empty() {
+        graph.warnings.push(format!("--build-arg {} was given but no ARG takes it", unused.join(", ")));
+    }
+    Ok(graph)
+}
+
+fn declared(instruction: &Instruction) -> Vec<String> {
+    match instruction {
+        Instruction::Arg(declarations) => declarations.iter().map(|d| d.name.clone()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The state of one stage while its instructions are read.
+struct Fold<'a> {
+    file: &'a Dockerfile,
+    settings: &'a Settings,
+    selection: &'a Selection,
+    positions: &'a BTreeMap<usize, usize>,
+    index: usize,
+    start: Start,
+    nodes: Vec<Node>,
+    config: ImageConfig,
+    history: Vec<PlannedHistory>,
+    args: Scope,
+    cmd_set: bool,
+}
+
+impl<'a> Fold<'a> {
+    fn start(
+        file: &'a Dockerfile,
+        settings: &'a Settings,
+        selection: &'a Selection,
+        index: usize,
+        positions: &'a BTreeMap<usize, usize>,
+        graph: &Graph,
+        chosen: &Chosen,
+    ) -> Self {
+        let (start, mut config) = match &chosen.base {
+            Base::Scratch => {
+                let platform = &settings.platform;
+                let config = ImageConfig {
+                    architecture: platform.architecture.clone(),
+                    os: platform.os.clone(),
+                    variant: platform.variant.clone(),
+                    config: ContainerConfig { working_dir: "/".into(), ..ContainerConfig::default() },
+                    ..ImageConfig::default()
+                };
+                (Start::Scratch, config)
+            }
+            Base::Image(image) => (Start::Image(image.clone()), image.config.clone()),
+            Base::Stage(stage) => {
+                let position = positions.get(stage).copied().unwrap_or_default();
+                (Start::Stage(position), graph.stages[position].config.clone())
+            }
+        };
+        config.history.clear();
+        config.rootfs = RootFs::default();
+        config.created = None;
+        // What a container of the base ran is not what this image is (`docker commit` leaves these).
+        for name in ["container", "container_config", "docker_version", "id", "parent", "Size"] {
+            config.extra.shift_remove(name);
+        }
+        config.config.on_build.clear();
+        if !config.config.env.iter().any(|e| e.starts_with("PATH=")) {
+            config.config.env.push(DEFAULT_PATH.into());
+        }
+        Self {
+            file,
+            settings,
+            selection,
+            positions,
+            index,
+            start,
+            nodes: Vec::new(),
+            config,
+            history: Vec::new(),
+            args: Scope::new(),
+            cmd_set: false,
+        }
+    }
+
+    /// Looks a variable up: the environment first, then arguments.
+    fn variable(&self, name: &str) -> Option<String> {
+        let env = self.config.config.env.iter().rev().find_map(|e| e.split_once('=').filter(|(n, _)| *n == name));
+        env.map(|(_, value)| value.to_owned()).or_else(|| lookup(&self.args)(name))
+    }
+
+    fn expand(&self, word: &str, lines: LineRange) -> Result<String, PlanError> {
+        expand_word(word, self.file.directives.escape(), &|name| self.variable(name), lines)
+    }
+
+    fn words(&self, word: &str, lines: LineRange) -> Result<Vec<String>, PlanError> {
+        match expand(word, Mode::word(self.file.directives.escape()), &|name| self.variable(name)) {
+            Ok(expanded) => Ok(expanded.words),
+            Err(source) => Err(PlanProblem::Expand { word: word.to_owned(), source }.at(lines)),
+        }
+    }
+
+    fn note(&mut self, created_by: String) {
+        self.history.push(PlannedHistory { created_by, node: None });
+    }
+
+    fn node(&mut self, operation: Operation, statement: &Statement, created_by: String) {
+        self.history.push(PlannedHistory { created_by, node: Some(self.nodes.len()) });
+        let keyword = statement.instruction.keyword();
+        let rest = statement.original.split_once(char::is_whitespace).map_or("", |(_, rest)| rest.trim());
+        self.nodes.push(Node { operation, lines: statement.lines, title: format!("{keyword} {rest}") });
+    }
+
+    fn shell(&self, line: &str) -> Vec<String> {
+        let shell = &self.config.config.shell;
+        let mut args = if shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { shell.clone() };
+        args.push(line.to_owned());
+        args
+    }
+
+    fn command(&self, command: &CommandLine) -> Vec<String> {
+        match command {
+            CommandLine::Exec(args) => args.clone(),
+            CommandLine::Shell(line) => self.shell(line),
+        }
+    }
+
+    fn statement(&mut self, statement: &Statement) -> Result<(), PlanError> {
+        let lines = statement.lines;
+        match &statement.instruction {
+            Instruction::Run(run) => self.run(run, statement)?,
+            Instruction::Copy(copy) => self.copy(copy, statement)?,
+            Instruction::Env(pairs) => self.env(pairs, lines)?,
+            Instruction::Label(pairs) => {
+                let mut text = "LABEL".to_owned();
+                for pair in pairs {
+                    let (name, value) = (self.expand(&pair.name, lines)?, self.expand(&pair.value, lines)?);
+                    text.push_str(&format!(" {name}={value}"));
+                    self.config.config.labels.insert(name, value);
+                }
+                self.note(text);
+            }
+            Instruction::Arg(declarations) => self.arg(declarations, lines)?,
+            Instruction::Workdir(path) => {
+                let path = self.expand(path, lines)?;
+                if path.is_empty() {
+                    return Err(PlanProblem::Value { instruction: "WORKDIR", value: path, expected: "the path is empty" }.at(lines));
+                }
+                let path = absolute(&self.config.config.working_dir, &path);
+                self.config.config.working_dir.clone_from(&path);
+                let operation = Operation::Workdir { path: path.clone(), user: self.config.config.user.clone() };
+                self.node(operation, statement, format!("WORKDIR {path}"));
+            }
+            Instruction::User(user) => {
+                let user = self.expand(user, lines)?;
+                self.note(format!("USER {user}"));
+                self.config.config.user = user;
+            }
+            Instruction::Cmd(command) => {
+                let args = self.command(command);
+                self.note(history::list("CMD", &args));
+                self.config.config.cmd = Some(args);
+                self.cmd_set = true;
+            }
+            Instruction::Entrypoint(command) => {
+                let args = self.command(command);
+                self.note(history::list("ENTRYPOINT", &args));
+                self.config.config.entrypoint = Some(args);
+                // The base image's CMD belongs to the base image's ENTRYPOINT.
+                if !self.cmd_set {
+                    self.config.config.cmd = None;
+                }
+            }
+            Instruction::Expose(words) => self.expose(words, lines)?,
+            Instruction::Volume(paths) => {
+                let paths = paths.iter().map(|p| self.expand(p, lines)).collect::<Result<Vec<_>, _>>()?;
+                if paths.iter().any(String::is_empty) {
+                    return Err(PlanProblem::Value { instruction: "VOLUME", value: String::new(), expected: "the path is empty" }.at(lines));
+                }
+                self.note(history::plain_list("VOLUME", &paths));
+                self.config.config.volumes.extend(paths.into_iter().map(|p| (p, Empty {})));
+            }
+            Instruction::Shell(words) => {
+                self.note(history::plain_list("SHELL", words));
+                self.config.config.shell.clone_from(words);
+            }
+            Instruction::StopSignal(signal) => {
+                let signal = self.expand(signal, lines)?;
+                if !is_signal(&signal) {
+                    return Err(PlanProblem::Value { instruction: "STOPSIGNAL", value: signal, expected: "it is a number or a name such as SIGTERM" }.at(lines));
+                }
+                self.note(format!("STOPSIGNAL {signal}"));
+                self.config.config.stop_signal = signal;
+            }
+            Instruction::Healthcheck(check) => {
+                let health = self.healthcheck(check);
+                self.note(history::healthcheck(&health));
+                self.config.config.healthcheck = Some(health);
+            }
+            Instruction::Onbuild(onbuild) => {
+                self.note(format!("ONBUILD {}", onbuild.text));
+                self.config.config.on_build.push(onbuild.text.clone());
+            }
+            Instruction::Maintainer(author) => {
+                self.note(format!("MAINTAINER {author}"));
+                self.config.author.clone_from(author);
+            }
+            Instruction::Step(_) => {
+                let hint = "steps of plugins are planned; until then do the same with RUN";
+                return Err(PlanProblem::NotPerformed { what: "STEP", hint }.at(lines));
+            }
+        }
+        Ok(())
+    }
+
+    fn env(&mut self, pairs: &[NameValue], lines: LineRange) -> Result<(), PlanError> {
+        // All values see the environment as it was before this instruction.
+        let mut expanded = Vec::new();
+        for pair in pairs {
+            expanded.push((self.expand(&pair.name, lines)?, self.expand(&pair.value, lines)?));
+        }
+        let mut text = "ENV".to_owned();
+        for (name, value) in expanded {
+            text.push_str(&format!(" {name}={value}"));
+            let env = &mut self.config.config.env;
+            let entry = format!("{name}={value}");
+            match env.iter_mut().find(|e| e.split_once('=').map_or(e.as_str(), |(n, _)| n) == name) {
+                Some(old) => *old = entry,
+                None => env.push(entry),
+            }
+        }
+        self.note(text);
+        Ok(())
+    }
+
+    fn arg(&mut self, declarations: &[ArgDeclaration], lines: LineRange) -> Result<(), PlanError> {
+        let mut text = "ARG".to_owned();
+        for declaration in declarations {
+            let name = self.expand(&declaration.name, lines)?;
+            let value = match (given(self.settings, &name), &declaration.default) {
+                (Some(value), _) => Some(value.to_owned()),
+                (None, Some(default)) => Some(self.expand(default, lines)?),
+                (None, None) => lookup(&self.selection.globals)(&name),
+            };
+            text.push_str(&format!(" {name}"));
+            if let Some(value) = value {
+                text.push_str(&format!("={value}"));
+                self.args.retain(|(n, _)| *n != name);
+                self.args.push((name, value));
+            }
+        }
+        self.note(text);
+        Ok(())
+    }
+
+    fn expose(&mut self, words: &[String], lines: LineRange) -> Result<(), PlanError> {
+        let mut ports = Vec::new();
+        for word in words {
+            for spec in self.words(word, lines)? {
+                let expected = "a port is written 80, 80/udp or 8000-8010/tcp";
+                ports.extend(port_range(&spec).ok_or_else(|| PlanProblem::Value { instruction: "EXPOSE", value: spec.clone(), expected }.at(lines))?);
+                if ports.len() > MAX_PORTS * 2 {
+                    return Err(PlanProblem::Value { instruction: "EXPOSE", value: spec, expected: "too many ports" }.at(lines));
+                }
+            }
+        }
+        self.note(history::expose(&ports));
+        self.config.config.exposed_ports.extend(ports.into_iter().map(|p| (p, Empty {})));
+        Ok(())
+    }
+
+    fn healthcheck(&self, check: &Healthcheck) -> HealthConfig {
+        let Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries } = check else {
+            return HealthConfig { test: vec!["NONE".into()], ..HealthConfig::default() };
+        };
+        let test = match command {
+            CommandLine::Shell(line) => vec!["CMD-SHELL".to_owned(), line.clone()],
+            CommandLine::Exec(args) => std::iter::once("CMD".to_owned()).chain(args.iter().cloned()).collect(),
+        };
+        let nanos = |time: &Option<Duration>| time.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX));
+        HealthConfig {
+            test,
+            interval: nanos(interval),
+            timeout: nanos(timeout),
+            start_period: nanos(start_period),
+            start_interval: nanos(start_interval),
+            retries: retries.unwrap_or(0),
+        }
+    }
+
+    fn run(&mut self, run: &Run, statement: &Statement) -> Result<(), PlanError> {
+        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(statement.lines);
+        if !run.mounts.is_empty() {
+            return Err(refuse("RUN --mount", "leave the mount out, or COPY what it brings and remove it in the same stage"));
+        }
+        if run.security == RunSecurity::Insecure {
+            return Err(refuse("RUN --security=insecure", "a build step keeps its walls; do what needs more in a container"));
+        }
+        if !run.devices.is_empty() {
+            return Err(refuse("RUN --device", "a build step has no devices; do what needs one in a container"));
+        }
+        let mut script = None;
+        let args = match (&run.command, run.heredocs.as_slice()) {
+            (CommandLine::Exec(args), _) => args.clone(),
+            (CommandLine::Shell(line), []) => self.shell(line),
+            (CommandLine::Shell(line), [first, rest @ ..]) => match Heredoc::parse(line) {
+                Some(_) if rest.is_empty() && first.body.starts_with("#!") => {
+                    let path = format!("/dev/pipes/{}", first.name.replace('/', "_"));
+                    script = Some((path.clone(), first.content()));
+                    vec![path]
+                }
+                Some(_) if rest.is_empty() => self.shell(&first.content()),
+                _ => {
+                    // The shell reads the bodies itself.
+                    let full = run.heredocs.iter().fold(line.clone(), |text, h| format!("{text}\n{}{}", h.body, h.name));
+                    self.shell(&full)
+                }
+            },
+        };
+        let mut env = self.config.config.env.clone();
+        env.extend(self.args.iter().filter(|(name, _)| !has(&self.config.config.env, name)).map(|(n, v)| format!("{n}={v}")));
+        let hidden = PROXIES.iter().filter(|name| !has(&env, name)).filter_map(|name| given(self.settings, name).map(|v| format!("{name}={v}")));
+        let hidden_env = hidden.collect();
+        let shown: Scope = self.args.iter().map(|(n, v)| (n.clone(), self.variable(n).unwrap_or_else(|| v.clone()))).collect();
+        let created_by = history::run(&args, &shown);
+        let plan = RunPlan {
+            args,
+            env,
+            hidden_env,
+            cwd: non_empty(&self.config.config.working_dir, "/"),
+            user: self.config.config.user.clone(),
+            network: match run.network {
+                RunNetwork::Default => StepNetwork::Default,
+                RunNetwork::None => StepNetwork::None,
+                RunNetwork::Host => StepNetwork::Host,
+            },
+            script,
+        };
+        self.node(Operation::Run(plan), statement, created_by);
+        Ok(())
+    }
+
+    fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<(), PlanError> {
+        let lines = statement.lines;
+        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(lines);
+        if copy.parents {
+            return Err(refuse("COPY --parents", "name the directories in the destination"));
+        }
+        let mut sources = Vec::new();
+        for source in &copy.sources {
+            sources.push(match source {
+                CopySource::Path(path) => {
+                    let path = self.expand(path, lines)?;
+                    if copy.add && is_remote(&path) {
+                        return Err(refuse("ADD of a URL or repository", "fetch it in a RUN, or beforehand into the context"));
+                    }
+                    PlannedSource::Path(path)
+                }
+                CopySource::Heredoc(heredoc) => {
+                    let mode = Mode { plain_quotes: true, ..Mode::word(self.file.directives.escape()) };
+                    let content = heredoc.content();
+                    let content = if heredoc.expand {
+                        let expanded = expand(&content, mode, &|name| self.variable(name));
+                        expanded.map_err(|source| PlanProblem::Expand { word: heredoc.name.clone(), source }.at(lines))?.text
+                    } else {
+                        content
+                    };
+                    PlannedSource::Inline { name: heredoc.name.clone(), content }
+                }
+            });
+        }
+        if copy.checksum.is_some() {
+            return Err(refuse("ADD --checksum", "it belongs to ADD of a URL"));
+        }
+        let written = self.expand(&copy.destination, lines)?;
+        if written.is_empty() {
+            return Err(PlanProblem::Value { instruction: "COPY", value: written, expected: "the destination is empty" }.at(lines));
+        }
+        let many = sources.len() > 1;
+        let mut destination = absolute(&self.config.config.working_dir, &written);
+        let directory = written.ends_with('/') || written == "." || written.ends_with("/.");
+        if many && !directory {
+            let expected = "with several sources the destination must end with /";
+            return Err(PlanProblem::Value { instruction: statement.instruction.keyword(), value: written, expected }.at(lines));
+        }
+        if directory && !destination.ends_with('/') {
+            destination.push('/');
+        }
+        let chmod = match &copy.chmod {
+            None => None,
+            Some(text) => {
+                let text = self.expand(text, lines)?;
+                let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
+                Some(mode.ok_or_else(|| PlanProblem::Value { instruction: "--chmod", value: text, expected: "it is an octal mode such as 755" }.at(lines))?)
+            }
+        };
+        let from = match source(self.file, self.index, &statement.instruction, lines)? {
+            None => CopyFrom::Context,
+            Some(Source::Stage(stage)) => CopyFrom::Stage(self.positions.get(&stage).copied().unwrap_or_default()),
+            Some(Source::Image(name)) => match self.selection.images.get(&name) {
+                Some(image) => CopyFrom::Image(image.chain.clone()),
+                None => return Err(PlanProblem::NoImage(name).at(lines)),
+            },
+        };
+        let plan = CopyPlan {
+            add: copy.add,
+            sources,
+            from,
+            destination,
+            chown: copy.chown.as_ref().map(|text| self.expand(text, lines)).transpose()?,
+            chmod,
+            exclude: copy.exclude.iter().map(|text| self.expand(text, lines)).collect::<Result<_, _>>()?,
+            unpack: copy.add && copy.unpack.unwrap_or(true),
+        };
+        let created_by = history::copy(&plan, &written);
+        self.node(Operation::Copy(plan), statement, created_by);
+        Ok(())
+    }
+
+    /// `--label` of the command line, on the target.
+    fn labels(&mut self) {
+        self.config.config.labels.extend(self.settings.labels.iter().cloned());
+    }
+}
+
+fn has(env: &[String], name: &str) -> bool {
+    env.iter().any(|e| e.split_once('=').is_some_and(|(n, _)| n == name))
+}
+
+fn non_empty(text: &str, default: &str) -> String {
+    if text.is_empty() { default.to_owned() } else { text.to_owned() }
+}
+
+/// Joins a path to the working directory and resolves `.` and `..`.
+fn absolute(working_dir: &str, path: &str) -> String {
+    let joined = if path.starts_with('/') { path.to_owned() } else { format!("{working_dir}/{path}") };
+    format!("/{}", crate::build::glob::clean(&joined).join("/"))
+}
+
+fn is_remote(source: &str) -> bool {
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p)) || (source.starts_with("github.com/") && source.ends_with(".git"))
+}
+
+/// Reads `[ip:][host:]port[-port][/proto]`; addresses and host ports are dropped, as in Docker.
+fn port_range(spec: &str) -> Option<Vec<String>> {
+    let (ports, protocol) = spec.split_once('/').unwrap_or((spec, "tcp"));
+    let protocol = protocol.to_ascii_lowercase();
+    if !matches!(protocol.as_str(), "tcp" | "udp" | "sctp") {
+        return None;
+    }
+    let ports = ports.rsplit(':').next()?;
+    let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
+    let (low, high): (u16, u16) = (low.parse().ok()?, high.parse().ok()?);
+    (low <= high).then(|| (low..=high).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+fn is_signal(text: &str) -> bool {
+    const NAMES: [&str; 35] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
+        "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS", "RTMAX",
+    ];
+    if let Ok(number) = text.parse::<u32>() {
+        return (1..=64).contains(&number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    NAMES.contains(&name) || name == "RTMIN" || name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n < 31))
+}

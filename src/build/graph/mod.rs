@@ -1,0 +1,311 @@
+//! The build graph: which steps must be done, in what order, on what; and the configuration they lead to.
+//!
+//! Pure: given a Dockerfile, settings and a lookup of images it decides, and does nothing. Stages that the target does
+//! not need are left out. Metadata instructions make no node; they are folded into the configuration and the history.
+
+mod fold;
+mod history;
+mod select;
+#[cfg(test)]
+mod tests;
+
+use super::dockerfile::{Dockerfile, DockerfileError, LineRange};
+use crate::base::Digest;
+use crate::oci::{ImageConfig, Platform};
+use crate::step::{BaseImage, StepNetwork};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// What the command line says about a build.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `--target`: name or index of a stage; the last one without.
+    pub target: Option<String>,
+    /// `--build-arg`, in order; values are resolved by the door.
+    pub build_args: Vec<(String, String)>,
+    /// `--label`, in order.
+    pub labels: Vec<(String, String)>,
+    /// Platform to build for.
+    pub platform: Platform,
+    /// Platform that builds.
+    pub build_platform: Platform,
+}
+
+/// Why a Dockerfile cannot be planned.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("line {}: {problem}", lines.first)]
+pub struct PlanError {
+    /// Lines of the instruction.
+    pub lines: LineRange,
+    /// What is wrong.
+    #[source]
+    pub problem: PlanProblem,
+}
+
+/// What is wrong.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum PlanProblem {
+    /// A word that cannot be expanded.
+    #[error("expand {word:?}")]
+    Expand {
+        /// As written.
+        word: String,
+        /// Why.
+        #[source]
+        source: super::dockerfile::ExpandError,
+    },
+    /// A `--mount` that is wrong once its variables are known.
+    #[error("--mount")]
+    Mount(#[from] super::dockerfile::MountError),
+    /// `--target` names no stage.
+    #[error("there is no stage {name:?}; the stages are {}", known.join(", "))]
+    NoTarget {
+        /// As given.
+        name: String,
+        /// Names and indexes of the stages.
+        known: Vec<String>,
+    },
+    /// `FROM` with nothing left of it.
+    #[error("FROM {0}: the image name is empty; an ARG before the first FROM may lack its value")]
+    EmptyImage(String),
+    /// An image was not found; whoever looked it up knows why.
+    #[error("image {0} is not to be had")]
+    NoImage(String),
+    /// `--platform`.
+    #[error("platform {0:?} is not written os/architecture[/variant]")]
+    Platform(String),
+    /// `--from=$NAME`.
+    #[error("--from={0} holds a variable; name a stage with FROM ${{...}} AS name and copy from that name")]
+    FromVariable(String),
+    /// An index that is not an earlier stage.
+    #[error("--from={0} is not the index of an earlier stage")]
+    FromIndex(String),
+    /// A value that cannot be used.
+    #[error("{instruction} {value:?}: {expected}")]
+    Value {
+        /// Instruction or flag.
+        instruction: &'static str,
+        /// Value, variables replaced.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+    /// A trigger of the base image that is no instruction.
+    #[error("ONBUILD trigger of the base image: {0}")]
+    Trigger(DockerfileError),
+    /// Something the language has and this version does not do.
+    #[error("{what} is not performed by this version")]
+    NotPerformed {
+        /// What.
+        what: &'static str,
+        /// What to do instead.
+        hint: &'static str,
+    },
+}
+
+impl PlanProblem {
+    /// Puts the problem at an instruction.
+    pub(super) fn at(self, lines: LineRange) -> PlanError {
+        PlanError { lines, problem: self }
+    }
+}
+
+impl PlanError {
+    /// Returns what to do next, where that is known.
+    pub fn hint(&self) -> Option<String> {
+        match &self.problem {
+            PlanProblem::NotPerformed { hint, .. } => Some((*hint).to_owned()),
+            PlanProblem::Trigger(error) => error.hint(),
+            _ => None,
+        }
+    }
+}
+
+/// All that must be done for the target.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    /// Stages the target needs, in order of the file.
+    pub stages: Vec<PlannedStage>,
+    /// Position of the target in `stages`.
+    pub target: usize,
+    /// Remarks for the user.
+    pub warnings: Vec<String>,
+}
+
+/// One stage.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// Name, or `stage-N` in a file with several stages, or nothing.
+    pub label: String,
+    /// What it starts from.
+    pub start: Start,
+    /// Lines of `FROM`.
+    pub lines: LineRange,
+    /// Text of `FROM` for display.
+    pub title: String,
+    /// Steps in order; each stands on the one before.
+    pub nodes: Vec<Node>,
+    /// Configuration at the end; `history` and `rootfs` are filled when the layers are known.
+    pub config: ImageConfig,
+    /// History entries of this stage.
+    pub history: Vec<PlannedHistory>,
+}
+
+/// What a stage starts from.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// Nothing.
+    Scratch,
+    /// An image.
+    Image(Box<BaseImage>),
+    /// Another stage, by position in [`Graph::stages`].
+    Stage(usize),
+}
+
+/// One step that may change the tree.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// What it does.
+    pub operation: Operation,
+    /// Where it stands.
+    pub lines: LineRange,
+    /// Text for display.
+    pub title: String,
+}
+
+/// A history entry; the layer's existence is known when its node is done.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedHistory {
+    /// As BuildKit writes it.
+    pub created_by: String,
+    /// The node that makes the layer; `None` is an empty layer.
+    pub node: Option<usize>,
+}
+
+/// What a node does. The serialised form is part of the cache key.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// `RUN`.
+    Run(RunPlan),
+    /// `COPY` and `ADD`.
+    Copy(CopyPlan),
+    /// `WORKDIR`: the directory is made where it is missing.
+    Workdir {
+        /// Absolute path.
+        path: String,
+        /// Owner of what is made, in any form of the image specification.
+        user: String,
+    },
+}
+
+/// A `RUN`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunPlan {
+    /// Program and arguments.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<String>,
+    /// Proxy settings given with `--build-arg`; in no key and no history.
+    #[serde(skip)]
+    pub hidden_env: Vec<String>,
+    /// Working directory.
+    pub cwd: String,
+    /// User.
+    pub user: String,
+    /// Network.
+    pub network: StepNetwork,
+    /// Script of a here-document with `#!`: path and text.
+    pub script: Option<(String, String)>,
+}
+
+/// A `COPY` or `ADD`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CopyPlan {
+    /// `ADD`.
+    pub add: bool,
+    /// Sources in order.
+    pub sources: Vec<PlannedSource>,
+    /// Where they come from.
+    pub from: CopyFrom,
+    /// Absolute destination; a slash at the end asks for a directory.
+    pub destination: String,
+    /// `--chown`.
+    pub chown: Option<String>,
+    /// `--chmod`.
+    pub chmod: Option<u32>,
+    /// `--exclude`.
+    pub exclude: Vec<String>,
+    /// Archives are unpacked.
+    pub unpack: bool,
+}
+
+/// A source.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlannedSource {
+    /// Path or pattern.
+    Path(String),
+    /// A here-document.
+    Inline {
+        /// File name.
+        name: String,
+        /// Text, variables replaced.
+        content: String,
+    },
+}
+
+/// Where files are copied from.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CopyFrom {
+    /// The build context.
+    Context,
+    /// A stage, by position; its content is in the key by itself.
+    Stage(#[serde(skip)] usize),
+    /// An image: chain ids, bottom first.
+    Image(Vec<Digest>),
+}
+
+/// Plans a build.
+///
+/// `images` is asked for every image that the target needs; it returns `None` after noting why for its caller.
+///
+/// # Errors
+/// With the lines of the instruction that cannot be planned.
+pub fn plan(file: &Dockerfile, settings: &Settings, images: &mut dyn FnMut(&str, &Platform) -> Option<BaseImage>) -> Result<Graph, PlanError> {
+    let selection = select::select(file, settings, images)?;
+    fold::fold(file, settings, selection)
+}
+
+impl Graph {
+    /// Prints the graph for people and for golden texts.
+    pub fn dump(&self) -> String {
+        let mut text = String::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            let start = match &stage.start {
+                Start::Scratch => "scratch".to_owned(),
+                Start::Image(image) => format!("image {}", image.id.short()),
+                Start::Stage(stage) => format!("stage {stage}"),
+            };
+            let target = if index == self.target { " (target)" } else { "" };
+            let _ = writeln!(text, "stage {index} {:?} from {start}{target}", stage.label);
+            for (number, node) in stage.nodes.iter().enumerate() {
+                let operation = serde_json::to_string(&node.operation).unwrap_or_default();
+                let _ = writeln!(text, "  {number}: lines {}-{} {operation}", node.lines.first, node.lines.last);
+                if let Operation::Copy(CopyPlan { from: CopyFrom::Stage(from), .. }) = &node.operation {
+                    let _ = writeln!(text, "     reads stage {from}");
+                }
+            }
+            for entry in &stage.history {
+                let layer = entry.node.map_or("-".to_owned(), |n| n.to_string());
+                let _ = writeln!(text, "  history {layer}: {}", entry.created_by);
+            }
+            let _ = writeln!(text, "  config {}", serde_json::to_string(&stage.config.config).unwrap_or_default());
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        text
+    }
+}
