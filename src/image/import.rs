@@ -48,6 +48,7 @@ impl Images {
         let mut head = Vec::new();
         let source = sniff(archive, &mut head)?;
         let layer = self.ingest_layer(&ingest, source, None, Expected::default())?;
+        let chain = [layer.chain_id.clone()];
         let platform = options.platform.clone().unwrap_or_else(Platform::host);
         let created = Some(Timestamp::now());
         let config = ImageConfig {
@@ -61,7 +62,7 @@ impl Images {
             ..ImageConfig::default()
         };
         let references: Vec<Reference> = options.reference.iter().cloned().collect();
-        self.create_image(config, &[layer], &references)
+        self.create_image(config, &[layer], &references).inspect_err(|_| drop(self.remove_unused_layers(&chain, Some(&ingest))))
     }
 
     /// Unpacks a layer, checks it, and puts it on top of `parent`; one that is there already is not unpacked again.
@@ -190,7 +191,7 @@ fn check(what: &str, expected: Option<&Digest>, found: Option<&Digest>) -> Resul
 }
 
 /// Makes a source of a file from its present position, or of a pipe with the first bytes read.
-fn sniff<'a>(archive: &'a File, head: &'a mut Vec<u8>) -> Result<Source<'a>> {
+pub(super) fn sniff<'a>(archive: &'a File, head: &'a mut Vec<u8>) -> Result<Source<'a>> {
     let mut position = archive;
     if let Some((offset, length)) = region(archive)? {
         return Ok(Source::Region { file: archive, offset, length });
@@ -209,7 +210,7 @@ fn sniff<'a>(archive: &'a File, head: &'a mut Vec<u8>) -> Result<Source<'a>> {
 }
 
 /// Returns position and remaining length of a file that can be read at any place; `None` for pipes.
-pub(super) fn region(mut archive: &File) -> Result<Option<(u64, u64)>> {
+fn region(mut archive: &File) -> Result<Option<(u64, u64)>> {
     let metadata = archive.metadata().map_err(ImageError::stream("look at"))?;
     if !metadata.is_file() {
         return Ok(None);
@@ -219,7 +220,7 @@ pub(super) fn region(mut archive: &File) -> Result<Option<(u64, u64)>> {
 }
 
 /// Returns the first bytes of a source.
-fn magic(source: Source<'_>) -> Result<Vec<u8>> {
+pub(super) fn magic(source: Source<'_>) -> Result<Vec<u8>> {
     match source {
         Source::Stream { head, .. } => Ok(head.to_vec()),
         Source::Region { file, offset, length } => {

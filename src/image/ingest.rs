@@ -34,9 +34,12 @@ impl Ingest {
         Ok(Self { path, _lock: lock, next: std::cell::Cell::new(0) })
     }
 
-    /// Returns the directory.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+    /// Removes what is in it, but its lock.
+    pub(super) fn clear(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.path) else { return };
+        for entry in entries.flatten().filter(|entry| entry.file_name() != "lock") {
+            let _ = tree::remove_path(&entry.path());
+        }
     }
 
     /// Makes a directory for one layer, with an empty `fs`.
@@ -71,9 +74,8 @@ fn sweep(all: &Path) {
     }
 }
 
-/// Removes what dead processes left.
-pub(super) fn collect(paths: &Paths) -> Result<()> {
-    let _gate = FileLock::acquire(&paths.root.join("content/ingest.lock"))?;
-    sweep(&paths.root.join("content/ingest"));
-    Ok(())
+/// Tells whether another piece of work is under way, in this process or another.
+pub(super) fn others(paths: &Paths, own: &Ingest) -> bool {
+    let Ok(entries) = std::fs::read_dir(paths.root.join("content/ingest")) else { return false };
+    entries.flatten().map(|entry| entry.path()).any(|path| path != own.path && is_locked(&path.join("lock")))
 }

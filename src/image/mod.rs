@@ -6,11 +6,15 @@
 //! but for the plain outer tar and the JSON documents of `load`, which are read by bounded code. Never mounts, never asks a
 //! registry, never prints.
 
+mod archive;
 pub mod diff;
 mod error;
 mod import;
 mod index;
 mod ingest;
+mod load;
+mod remove;
+mod save;
 mod snapshot;
 mod split;
 mod store;
@@ -21,9 +25,13 @@ pub mod unpack;
 pub use error::ImageError;
 pub use import::ImportOptions;
 pub use index::{Layer, chain_ids, next_chain_id};
+pub use load::{Hold, LoadProgress, Loaded};
+pub use remove::{Collected, Removed};
 pub use snapshot::{Active, LayerMeta, Snapshotter};
 pub use store::{Image, Images};
 
+#[cfg(test)]
+mod archive_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

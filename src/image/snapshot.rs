@@ -4,6 +4,7 @@
 //! are chosen by the caller (a container's id). Ids on disk are plain. A layer is only ever put in place by a rename.
 
 use super::error::{ImageError, Result};
+use super::index::Index;
 use super::tree;
 use crate::base::{Digest, Timestamp};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
@@ -73,12 +74,13 @@ pub struct Active {
 #[derive(Clone, Debug)]
 pub struct Snapshotter {
     store: PathBuf,
+    paths: Paths,
 }
 
 impl Snapshotter {
     /// Opens the snapshotter of a store.
     pub fn new(paths: &Paths) -> Self {
-        Self { store: paths.snapshots() }
+        Self { store: paths.snapshots(), paths: paths.clone() }
     }
 
     /// Returns a snapshot's directory.
@@ -94,6 +96,8 @@ impl Snapshotter {
         check_key(key)?;
         let chain = parent.as_ref();
         let active = self.active(key, chain);
+        // Under the lock that removals hold: a layer seen here is in use before anybody can find it unused.
+        let _lock = Index::lock(&self.paths)?;
         for lower in &active.lowers {
             let path = self.store.join(lower);
             if !path.is_dir() {

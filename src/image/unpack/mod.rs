@@ -39,6 +39,16 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Returns how many bytes may come out of a compressed source; `None` where its length is not known.
+    fn inflated(&self, source: Source<'_>) -> Option<u64> {
+        match source {
+            Source::Region { length, .. } => Some(length.saturating_mul(self.ratio).saturating_add(1 << 30)),
+            Source::Stream { .. } => None,
+        }
+    }
+}
+
 /// How a stream is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
@@ -81,6 +91,16 @@ pub(super) enum Source<'a> {
         /// What was read.
         head: &'a [u8],
     },
+}
+
+impl Source<'_> {
+    /// Returns the number of bytes, 0 where it is not known.
+    pub(super) fn length(&self) -> u64 {
+        match self {
+            Self::Region { length, .. } => *length,
+            Self::Stream { .. } => 0,
+        }
+    }
 }
 
 /// A layer could not be unpacked.
@@ -166,7 +186,7 @@ pub(super) fn unpack(source: Source<'_>, compression: Compression, tree: Borrowe
             Err(failed("confine the unpacking process")(error))
         }
         (Ok(()), Some(feed)) => match &inflater {
-            Some(inflater) => pump(&inflater.output, &[], feed, inflater.bound(source, limits)),
+            Some(inflater) => pump(&inflater.output, &[], feed, limits.inflated(source).map(|most| (source.length(), most))),
             None => match source {
                 Source::Stream { file, head } => pump(file, head, feed, None),
                 Source::Region { .. } => Err(failed("choose a source")(io::ErrorKind::InvalidInput.into())),
@@ -239,14 +259,6 @@ impl Inflater {
         drop((theirs, write));
         jail::admit(worker.pid(), channel.as_fd(), None).map_err(failed("confine the inflating process"))?;
         Ok(Self { worker, channel, output: output.into() })
-    }
-
-    /// Returns how many bytes may come out, and of how many.
-    fn bound(&self, source: Source<'_>, limits: Limits) -> Option<(u64, u64)> {
-        match source {
-            Source::Region { length, .. } => Some((length, length.saturating_mul(limits.ratio).saturating_add(1 << 30))),
-            Source::Stream { .. } => None,
-        }
     }
 
     /// Hears what became of it; gives the digest of the compressed bytes of a region.
@@ -354,27 +366,32 @@ fn hash(source: Source<'_>) -> Result<(Digest, u64), UnpackError> {
     Ok((hash.finish(), length))
 }
 
-/// Copies the uncompressed bytes of a region and returns their digest.
+/// Copies the uncompressed bytes of a source and returns their digest.
 pub(super) fn copy_tar(source: Source<'_>, compression: Compression, out: &mut dyn Write) -> Result<Digest, UnpackError> {
     let mut hash = Sha256::new();
-    let mut copy = |mut from: Box<dyn Read + '_>| -> io::Result<()> {
+    let most = Limits::default().inflated(source);
+    let mut copy = |from: &mut dyn Read| -> Result<(), UnpackError> {
         let mut buffer = vec![0; CHUNK];
         loop {
-            let count = from.read(&mut buffer)?;
-            if count == 0 {
-                return Ok(());
-            }
+            let count = match from.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(failed("read archive")(error)),
+            };
             hash.update(&buffer[..count]);
-            out.write_all(&buffer[..count])?;
+            if let Some(inflated) = most.filter(|most| compression != Compression::None && hash.length > *most) {
+                return Err(UnpackError::Bomb { compressed: source.length(), inflated });
+            }
+            out.write_all(&buffer[..count]).map_err(failed("copy archive"))?;
         }
     };
     match (compression, source) {
-        (Compression::None, Source::Region { file, offset, length }) => {
-            copy(Box::new(Region { file, offset, left: length })).map_err(failed("copy archive"))?;
-        }
+        (Compression::None, Source::Region { file, offset, length }) => copy(&mut Region { file, offset, left: length })?,
+        (Compression::None, Source::Stream { file, head }) => copy(&mut head.chain(file))?,
         _ => {
             let inflater = Inflater::start(source, compression)?;
-            copy(Box::new(&inflater.output)).map_err(failed("copy archive"))?;
+            copy(&mut &inflater.output)?;
             inflater.finish(source)?;
         }
     }
@@ -448,10 +465,10 @@ impl Write for Fd<'_> {
 }
 
 /// Reads a part of a file without moving its position; a file that ends early simply ends.
-struct Region<'a> {
-    file: &'a File,
-    offset: u64,
-    left: u64,
+pub(super) struct Region<'a> {
+    pub(super) file: &'a File,
+    pub(super) offset: u64,
+    pub(super) left: u64,
 }
 
 impl Read for Region<'_> {
