@@ -7,7 +7,7 @@
 use super::tar::Sink;
 use crate::base::Digest;
 use crate::base::Sha256;
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
 use std::os::fd::BorrowedFd;
@@ -130,9 +130,7 @@ fn array<const N: usize>(from: &mut impl Read) -> io::Result<[u8; N]> {
 
 /// Opens a regular file of a layer's tree; links in the middle of the path resolve inside the tree, as they did on the way in.
 fn open_content(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve)?);
+    let file = File::from(super::tree::open_in(root, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK)?);
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "content of a layer is no regular file"));
     }

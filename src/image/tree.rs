@@ -1,6 +1,6 @@
-//! Removes trees whose content nobody vouches for: by descriptor, never through links, at any depth.
+//! Walks trees whose content nobody vouches for: by descriptor, inside their root, at any depth.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, fstat, openat, renameat, statat, unlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, renameat, statat, unlinkat};
 use rustix::io::Errno;
 use std::io;
 use std::mem::MaybeUninit;
@@ -8,6 +8,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Depth at which directories are brought up to the top instead of being entered, so that descriptors suffice.
 const MAX_DEPTH: usize = 24;
+
+/// Tries after which an open that always meets a rename elsewhere is given up.
+const MAX_TRIES: usize = 10_000;
+
+/// Opens a path below a directory as if that were the root; the empty path is the directory itself.
+///
+/// While anything is renamed or mounted anywhere, the kernel answers EAGAIN to a path that needs `..` (*openat2(2)*).
+pub(super) fn open_in(root: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
+    let path = if path.is_empty() { b"." } else { path };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let mut tries = 0;
+    loop {
+        match openat2(root, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::AGAIN | Errno::INTR) if tries < MAX_TRIES => tries += 1,
+            other => return other,
+        }
+    }
+}
 
 /// Removes a file or a whole tree; what is gone already is no error.
 pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {

@@ -6,8 +6,8 @@ use crate::image::split::SplitWriter;
 use crate::image::tar::{Entry, Kind, Reader, TarError};
 use crate::image::tree;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-    ftruncate, futimens, linkat, mkdirat, mknodat, openat, openat2, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
+    ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
@@ -90,9 +90,9 @@ impl<R: Read, W: Write> Extractor<R, W> {
             self.entry(&entry)?;
         }
         while let Some((path, mtime)) = self.directories.pop() {
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW;
             // A directory that was replaced later in the archive is not there any more.
-            if let Ok(fd) = openat2(&self.root, dot(&path), flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+            if let Ok(fd) = tree::open_in(self.root.as_fd(), &path, flags) {
                 let _ = futimens(fd, &times(mtime));
             }
         }
@@ -157,8 +157,7 @@ impl<R: Read, W: Write> Extractor<R, W> {
     }
 
     fn open_directory(&self, path: &[u8]) -> Result<OwnedFd, Errno> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        openat2(&self.root, dot(path), flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS)
+        tree::open_in(self.root.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
     fn make_parents(&mut self, entry: &Entry, path: &[u8]) -> Step<OwnedFd> {
@@ -375,11 +374,6 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, &'static str> {
 /// Splits a normal path into parent and name.
 fn split(path: &[u8]) -> (&[u8], &[u8]) {
     path.iter().rposition(|b| *b == b'/').map_or((b"", path), |at| (&path[..at], &path[at + 1..]))
-}
-
-/// Spells the root as a path.
-fn dot(path: &[u8]) -> &[u8] {
-    if path.is_empty() { b"." } else { path }
 }
 
 fn is_whiteout(parent: &OwnedFd, name: &[u8]) -> bool {

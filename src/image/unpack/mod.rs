@@ -9,10 +9,11 @@ mod extract;
 mod jail;
 mod report;
 
+use super::tree::open_in;
 use crate::base::{Digest, Sha256};
 use crate::sys::worker::Worker;
 use report::Report;
-use rustix::fs::{Mode, OFlags, ResolveFlags, XattrFlags, fsetxattr, openat2};
+use rustix::fs::{OFlags, XattrFlags, fsetxattr};
 use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -401,7 +402,7 @@ pub(super) fn copy_tar(source: Source<'_>, compression: Compression, out: &mut d
 /// Sets what only the host may set, on what the report names, wherever that is a file of the right type in the tree.
 fn finish_tree(tree: BorrowedFd<'_>, report: &Report) -> Result<(), UnpackError> {
     for path in &report.opaque {
-        match open_in(tree, path, OFlags::DIRECTORY) {
+        match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
             Ok(fd) => fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty()).map_err(|e| failed("mark a directory opaque")(e.into()))?,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(failed("open an opaque directory")(errno.into())),
@@ -411,7 +412,7 @@ fn finish_tree(tree: BorrowedFd<'_>, report: &Report) -> Result<(), UnpackError>
         let Some(value) = plain_capability(value) else {
             return Err(UnpackError::Refused(printable(&format!("entry {:?}: malformed file capability", String::from_utf8_lossy(path)))));
         };
-        match open_in(tree, path, OFlags::NONBLOCK) {
+        match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
             Ok(fd) if File::from(fd.try_clone().map_err(failed("open a file"))?).metadata().is_ok_and(|m| m.is_file()) => {
                 fsetxattr(fd, "security.capability", &value, XattrFlags::empty()).map_err(|e| failed("set a file capability")(e.into()))?;
             }
@@ -420,12 +421,6 @@ fn finish_tree(tree: BorrowedFd<'_>, report: &Report) -> Result<(), UnpackError>
         }
     }
     Ok(())
-}
-
-fn open_in(tree: BorrowedFd<'_>, path: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
-    let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let path = if path.is_empty() { b"." } else { path };
-    openat2(tree, path, flags, Mode::empty(), ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV)
 }
 
 /// Brings a capability attribute into version 2, which names no root user; `None` when it has no known form (*capabilities(7)*).
