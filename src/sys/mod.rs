@@ -8,3 +8,5 @@ pub mod seccomp;
 pub use landlock::landlock_abi;
 pub mod fork;
 pub mod worker;
+pub mod netlink;
+pub mod netns;
