@@ -201,10 +201,13 @@ impl Client {
     /// Waits until the container has ended for good and returns its exit code.
     ///
     /// # Errors
-    /// When the shim dies first.
+    /// [`ShimError::Gone`] when the shim dies first, or had ended already; the state file tells which.
     pub fn wait(&mut self) -> Result<i32, ShimError> {
-        self.send(&Request::Wait, &[])?;
-        self.exited()
+        match self.send(&Request::Wait, &[]) {
+            // The connection of a launch was told the end already, if that was so soon.
+            Ok(()) | Err(ShimError::Codec(CodecError::Io { .. })) => self.exited(),
+            Err(error) => Err(error),
+        }
     }
 
     /// Receives the answer to a [`Request::Wait`] that was sent before with [`Client::send`].

@@ -6,13 +6,27 @@
 //! allocates anything ([`ARCHITECTURE.md`] "One container, four processes"), so that it stays small.
 
 mod client;
+mod client_stream;
 mod codec;
+mod control;
+mod dns;
 mod error;
+mod forward;
+mod jail;
 mod lock;
 mod log;
 mod log_reader;
 mod plan;
+mod policy;
+mod poller;
+mod probe;
 pub mod protocol;
+mod requests;
+mod seed;
+mod serve;
+mod stop;
+mod streams;
+mod supervisor;
 
 pub use client::{Client, Exec, LaunchConn, Prepared, Stopped};
 pub use error::{CodecError, ShimError};
@@ -20,3 +34,7 @@ pub use lock::{is_alive, shim_pid};
 pub use log::LogStream;
 pub use log_reader::{LogEntry, LogError, LogOptions, LogReader};
 pub use plan::*;
+pub use seed::{Seed, spawn_shim};
+
+#[cfg(test)]
+mod tests;

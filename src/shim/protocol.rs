@@ -6,7 +6,8 @@
 //!
 //! Start: engine sends [`Request::Launch`]; shim answers [`Reply::Namespaces`] with the network namespace's descriptor
 //! (when it has a private one); the engine may send [`Request::Attach`]; after the network is in place it sends
-//! [`Request::Proceed`] with the descriptors named there; shim answers [`Reply::Started`] or [`Reply::Failed`].
+//! [`Request::Proceed`] with the descriptors named there; shim answers [`Reply::Started`] or [`Reply::Failed`]. The
+//! socket is a control connection from then on and is told [`Reply::Exited`] without asking, however soon that is.
 //!
 //! An attached client holds a stream socket of its own: towards the client, frames as in the Engine API (byte 0 =
 //! stream: 1 stdout, 2 stderr, 3 end; bytes 4..8 = big-endian length; payload); the payload of stream 3 is the exit

@@ -1,0 +1,192 @@
+//! Where shims come from: a process forked before the command line has allocated anything.
+//!
+//! The seed waits on a socket. It becomes a shim itself (`run` pays one fork and no exec), or forks further ones for
+//! callers that have threads by then or start several containers. It ends silently when its socket closes.
+
+use super::client::LaunchConn;
+use super::codec::socket_pair;
+use super::error::{ShimError, io_error};
+use super::jail::Jail;
+use super::serve::serve;
+use crate::sys::fork;
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg};
+use rustix::process::WaitOptions;
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+
+/// Order to the seed: this socket is the launch socket.
+const BECOME: u8 = b'B';
+/// Order to the seed: fork a shim whose launch socket follows.
+const FORK: u8 = b'F';
+
+/// The process shims are forked from; dropping this ends it.
+#[derive(Debug)]
+pub struct Seed {
+    socket: OwnedFd,
+}
+
+impl Seed {
+    pub(super) fn fork_with<J: Jail>() -> Result<Self, ShimError> {
+        let (ours, theirs) = socket_pair().map_err(io_error("make the seed's socket"))?;
+        let run = move || {
+            if let Ok(socket) = detach(theirs) {
+                live::<J>(socket);
+            }
+            0
+        };
+        match fork::fork(run) {
+            Ok(_) => Ok(Self { socket: ours }),
+            Err(source) => Err(ShimError::Io { what: "fork the seed of the shim".to_owned(), source }),
+        }
+    }
+
+    /// Makes the seed itself the shim.
+    ///
+    /// # Errors
+    /// When the seed is gone.
+    pub fn become_shim(self) -> Result<LaunchConn, ShimError> {
+        order(&self.socket, BECOME, None)?;
+        Ok(LaunchConn::from_socket(self.socket))
+    }
+
+    /// Lets the seed fork a shim; the seed stays.
+    ///
+    /// # Errors
+    /// When the seed is gone.
+    pub fn fork_shim(&self) -> Result<LaunchConn, ShimError> {
+        let (ours, theirs) = socket_pair().map_err(io_error("make a shim's socket"))?;
+        order(&self.socket, FORK, Some(theirs.as_fd()))?;
+        Ok(LaunchConn::from_socket(ours))
+    }
+}
+
+fn order(seed: &OwnedFd, order: u8, descriptor: Option<BorrowedFd<'_>>) -> Result<(), ShimError> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if let Some(descriptor) = &descriptor {
+        control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
+    }
+    sendmsg(seed, &[IoSlice::new(&[order])], &mut control, SendFlags::NOSIGNAL).map_err(io_error("order a shim of the seed"))?;
+    Ok(())
+}
+
+/// The seed's life.
+fn live<J: Jail>(socket: OwnedFd) {
+    loop {
+        let mut byte = [0];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        match recvmsg(&socket, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC) {
+            Err(Errno::INTR) => continue,
+            Ok(received) if received.bytes == 1 => {}
+            _ => return,
+        }
+        let descriptor = control.drain().find_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(mut received) => received.next(),
+            _ => None,
+        });
+        match (byte[0], descriptor) {
+            (BECOME, None) => return serve::<J>(socket),
+            (FORK, Some(launch)) => {
+                let run = move || {
+                    if let Ok(launch) = fork::keep_only(launch) {
+                        // A session of its own, as the seed's.
+                        let _ = rustix::process::setsid();
+                        serve::<J>(launch);
+                    }
+                    0
+                };
+                // On failure the launch socket closes, which tells the engine.
+                let _ = fork::fork(run);
+                while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Leaves everything of the process that forked us: session, terminal, directory, descriptors, control groups.
+fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
+    let socket = fork::keep_only(socket).map_err(|source| ShimError::Io { what: "keep the shim's socket".to_owned(), source })?;
+    // Refused to a leader of a process group, which needs no new session then.
+    let _ = rustix::process::setsid();
+    let fail = |errno: nix::Error| ShimError::Io { what: "leave the terminal".to_owned(), source: errno.into() };
+    let null = rustix::fs::open("/dev/null", OFlags::RDWR, Mode::empty()).map_err(io_error("open /dev/null"))?;
+    nix::unistd::dup2_stdin(&null).map_err(fail)?;
+    nix::unistd::dup2_stdout(&null).map_err(fail)?;
+    nix::unistd::dup2_stderr(&null).map_err(fail)?;
+    rustix::process::chdir("/").map_err(io_error("leave the working directory"))?;
+    // Names are for people; without one we are called like the command line.
+    let _ = rustix::thread::set_name(c"bulkhead-shim");
+    leave_groups();
+    Ok(socket)
+}
+
+/// Leaves the version 1 control groups of the process that forked us, so that a session's end, a foreign container's
+/// limits or its freezer do not reach the shim. A group that cannot be left is not worth a failed start.
+///
+/// Writing `0` to `tasks` moves the calling thread alone and so skips the kernel's wait of milliseconds.
+fn leave_groups() {
+    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return };
+    for controllers in foreign_groups(&groups) {
+        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
+        let path = format!("/sys/fs/cgroup/{name}/tasks");
+        if let Ok(tasks) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            let _ = rustix::io::write(&tasks, b"0");
+        }
+    }
+}
+
+/// Returns the version 1 hierarchies of a `/proc/self/cgroup` in which the process is not in the root group.
+fn foreign_groups(text: &str) -> Vec<&str> {
+    let group = |line| {
+        let mut parts = str::splitn(line, 3, ':').skip(1);
+        Some((parts.next()?, parts.next()?))
+    };
+    text.lines().filter_map(group).filter(|(controllers, path)| !controllers.is_empty() && *path != "/").map(|(controllers, _)| controllers).collect()
+}
+
+/// The role `shim`: a shim started by executing our own binary, with its launch socket as standard input.
+pub(super) fn role_with<J: Jail>() -> Result<(), ShimError> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(io_error("take the launch socket from standard input"))?;
+    super::codec::check_peer(socket.as_fd())?;
+    let socket = detach(socket)?;
+    serve::<J>(socket);
+    Ok(())
+}
+
+/// Starts a shim by executing our own binary, for callers that have threads and no seed.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn_shim() -> Result<LaunchConn, ShimError> {
+    let (ours, theirs) = socket_pair().map_err(io_error("make a shim's socket"))?;
+    #[expect(clippy::disallowed_methods, reason = "the role `shim` of our own binary; everything else is closed on execve")]
+    let mut command = std::process::Command::new("/proc/self/exe");
+    let null = std::process::Stdio::null;
+    command.arg("shim").stdin(theirs).stdout(null()).stderr(null());
+    command.spawn().map_err(|source| ShimError::Io { what: "start a shim".to_owned(), source })?;
+    Ok(LaunchConn::from_socket(ours))
+}
+
+/// Waits until a seed or shim has closed its end; for tests of silent ends.
+#[cfg(test)]
+pub(super) fn closed(socket: BorrowedFd<'_>, within: std::time::Duration) -> bool {
+    let deadline = std::time::Instant::now() + within;
+    super::codec::wait(socket, rustix::event::PollFlags::IN, Some(deadline)).unwrap_or(false)
+        && matches!(rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK), Ok((0, _)) | Err(Errno::CONNRESET))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::foreign_groups;
+
+    #[test]
+    fn groups_that_are_not_the_root_are_foreign() {
+        let text = "5:memory:/user.slice\n4:cpu,cpuacct:/\n3:name=systemd:/a:b\n0::/user.slice\nrubbish\n";
+        assert_eq!(foreign_groups(text), ["memory", "name=systemd"]);
+    }
+}
