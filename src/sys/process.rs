@@ -1,0 +1,417 @@
+//! Processes: clone3, execve, process descriptors, descriptor ranges, signals, wait, limits.
+#![allow(unsafe_code)]
+
+use super::{Result, check};
+use rustix::io::Errno;
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// Flags of [`clone_process`] (*clone(2)*).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CloneFlags(pub u64);
+
+impl CloneFlags {
+    /// The new process's parent is the caller's parent.
+    pub const PARENT: Self = Self(libc::CLONE_PARENT as u64);
+    /// New mount namespace.
+    pub const NEWNS: Self = Self(libc::CLONE_NEWNS as u64);
+    /// New control group namespace.
+    pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
+    /// New host name namespace.
+    pub const NEWUTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// New IPC namespace.
+    pub const NEWIPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// New user namespace.
+    pub const NEWUSER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// New pid namespace.
+    pub const NEWPID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// New network namespace.
+    pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
+    /// New time namespace.
+    pub const NEWTIME: Self = Self(0x80);
+
+    /// Returns the union.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Tells whether all of `other` is in.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// A process just made.
+#[derive(Debug)]
+pub struct Child {
+    /// Its pid in the caller's pid namespace.
+    pub pid: i32,
+    /// Its process descriptor, close-on-exec.
+    pub pidfd: OwnedFd,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Runs `body` in a new process and ends that process with the status it returns; the caller goes on at once.
+///
+/// The memory is copied as by fork(2). A panic in `body` ends the new process with status 125. With `cgroup` (a
+/// control group v2 directory) the process is born there.
+///
+/// # Errors
+/// `EINVAL` when the caller has a second thread; otherwise as clone3(2).
+pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: impl FnOnce() -> i32) -> Result<Child> {
+    require_single_thread()?;
+    let mut pidfd: RawFd = -1;
+    let mut args = CloneArgs {
+        flags: flags.0 | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        // With CLONE_PARENT the signal is the caller's own, and naming one is refused.
+        exit_signal: if flags.has(CloneFlags::PARENT) { 0 } else { libc::SIGCHLD as u64 },
+        ..CloneArgs::default()
+    };
+    if let Some(group) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = group.as_raw_fd() as u64;
+    }
+    // SAFETY: `args` is a live clone_args of the size given; neither CLONE_VM nor a stack is asked for, so the child
+    // has its own copy of memory; require_single_thread() proved that no other thread holds a lock in that copy.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
+    if pid == 0 {
+        // libc's cached thread id is the parent's here, so abort() would aim its signal at a stranger.
+        std::panic::set_hook(Box::new(|_| exit(125)));
+        exit(body())
+    }
+    // SAFETY: clone3 returned a pid, so it stored a descriptor that nothing else owns.
+    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+    Ok(Child { pid: pid as i32, pidfd })
+}
+
+/// Forks in place: returns the child's pid in the parent and `None` in the child, which goes on with its copy.
+///
+/// # Errors
+/// `EINVAL` when the caller has a second thread; otherwise as fork(2).
+pub fn fork_here() -> Result<Option<i32>> {
+    require_single_thread()?;
+    // SAFETY: there is one thread, so the copy holds no lock of another.
+    let pid = check(unsafe { libc::fork() }.into())? as i32;
+    Ok((pid != 0).then_some(pid))
+}
+
+/// Ends this process at once; no destructor, no buffer.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: _exit has no precondition.
+    unsafe { libc::_exit(status) }
+}
+
+/// Fails when this process has a second thread.
+///
+/// # Errors
+/// `EINVAL` with a second thread: namespaces may only be changed, and processes cloned, by one that is alone.
+pub fn require_single_thread() -> Result<()> {
+    // unshare(2): "if a process is multithreaded, CLONE_THREAD fails with EINVAL", and does nothing otherwise.
+    // SAFETY: the call changes nothing; it takes one integer.
+    check(unsafe { libc::syscall(libc::SYS_unshare, libc::CLONE_THREAD) }).map(drop)
+}
+
+/// Leaves the namespaces named and enters new ones.
+///
+/// # Errors
+/// As unshare(2); `EINVAL` with a second thread.
+pub fn unshare(flags: CloneFlags) -> Result<()> {
+    require_single_thread()?;
+    // SAFETY: CloneFlags has no constant for CLONE_FILES, the one flag that would pull descriptors away from others.
+    check(unsafe { libc::syscall(libc::SYS_unshare, flags.0) }).map(drop)
+}
+
+/// Enters the namespace a descriptor stands for; `kind` is checked by the kernel when not empty.
+///
+/// # Errors
+/// As setns(2); `EINVAL` with a second thread.
+pub fn setns(namespace: BorrowedFd<'_>, kind: CloneFlags) -> Result<()> {
+    require_single_thread()?;
+    // SAFETY: the descriptor is borrowed, hence open; the call takes no pointer.
+    check(unsafe { libc::syscall(libc::SYS_setns, namespace.as_raw_fd(), kind.0) }).map(drop)
+}
+
+/// A list of C strings laid out for execve(2).
+pub struct Strings {
+    _owned: Vec<CString>,
+    pointers: Vec<*const libc::c_char>,
+}
+
+impl Strings {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// `EINVAL` when a text has a NUL byte.
+    pub fn new<T: AsRef<[u8]>>(texts: &[T]) -> Result<Self> {
+        let owned: Vec<CString> = texts
+            .iter()
+            .map(|text| CString::new(text.as_ref()).map_err(|_| Errno::INVAL))
+            .collect::<Result<_>>()?;
+        let pointers = owned.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
+        Ok(Self { _owned: owned, pointers })
+    }
+}
+
+/// Replaces this process's program; returns only the error.
+pub fn execve(program: &CStr, arguments: &Strings, environment: &Strings) -> Errno {
+    // SAFETY: the path is NUL-terminated; both arrays are NULL-terminated and point into strings their owner keeps.
+    let value = unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    check(value.into()).err().unwrap_or(Errno::IO)
+}
+
+/// Closes every descriptor from `first` on, except the ones in `keep`.
+///
+/// # Errors
+/// As close_range(2).
+pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
+    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
+    kept.sort_unstable();
+    let mut low = first;
+    for fd in kept {
+        if fd > low {
+            close_range(low, fd - 1)?;
+        }
+        low = fd + 1;
+    }
+    close_range(low, u32::MAX)
+}
+
+fn close_range(low: u32, high: u32) -> Result<()> {
+    // SAFETY: takes integers only. Owners of the closed descriptors belong to the copied memory of a fork whose code
+    // uses nothing but what it kept; it ends by execve or _exit, so no destructor closes a number twice.
+    check(unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) }).map(drop)
+}
+
+/// Returns the standard streams, which a process of ours never closes.
+pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
+    // SAFETY: 0, 1 and 2 are no owner's numbers and stay open for the life of the process (they may be replaced).
+    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
+}
+
+/// Closes, in a fork, its copy of a descriptor whose owner is the parent's.
+///
+/// For bodies of [`clone_process`], whose copied owners never run their destructors.
+pub fn close_inherited(descriptor: BorrowedFd<'_>) {
+    // SAFETY: the number is open here; its owner in this copy of memory is never dropped, because the body's process
+    // ends by execve or _exit.
+    unsafe { libc::close(descriptor.as_raw_fd()) };
+}
+
+/// Makes `target` another name of `source`, open across execve.
+///
+/// # Errors
+/// As dup2(2).
+pub fn dup_onto(source: BorrowedFd<'_>, target: RawFd) -> Result<()> {
+    if source.as_raw_fd() == target {
+        return rustix::io::fcntl_setfd(source, rustix::io::FdFlags::empty());
+    }
+    // SAFETY: the source is borrowed, hence open; the target number is one of the three standard ones in a fork that
+    // is about to execve, which no OwnedFd of it stands for.
+    check(unsafe { libc::dup2(source.as_raw_fd(), target) }.into()).map(drop)
+}
+
+/// Moves a descriptor to exactly this number, close-on-exec.
+///
+/// # Errors
+/// As dup3(2).
+pub fn move_onto(source: OwnedFd, target: RawFd) -> Result<OwnedFd> {
+    if source.as_raw_fd() == target {
+        return Ok(source);
+    }
+    // SAFETY: the source is open; whatever had the target number in this fork is given up on purpose (see close_range).
+    check(unsafe { libc::dup3(source.as_raw_fd(), target, libc::O_CLOEXEC) }.into())?;
+    // SAFETY: dup3 succeeded, so the number is open and the result is its only owner.
+    Ok(unsafe { OwnedFd::from_raw_fd(target) })
+}
+
+/// Sets every signal to its default action and unblocks all, as a program expects to be started.
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: SIG_DFL installs no code of ours; refusals (KILL, STOP, libc's own) are of no interest.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    set_signal_mask(0);
+}
+
+/// Blocks exactly the signals whose bit (number - 1) is set.
+pub fn set_signal_mask(mask: u64) {
+    // SAFETY: the kernel reads eight bytes from a live u64; the old mask is not asked for.
+    let _ = unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, std::ptr::null::<u64>(), 8usize)
+    };
+}
+
+/// Waits for one of the signals whose bit (number - 1) is set and takes it; returns its number.
+///
+/// # Errors
+/// `EINTR` when another signal was handled meanwhile.
+pub fn wait_signal(mask: u64) -> Result<i32> {
+    // SAFETY: the kernel reads eight bytes from a live u64; no information block and no timeout are asked for.
+    let signal = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigtimedwait,
+            &raw const mask,
+            std::ptr::null::<libc::siginfo_t>(),
+            std::ptr::null::<libc::timespec>(),
+            8usize,
+        )
+    };
+    check(signal).map(|number| number as i32)
+}
+
+/// Sends a signal to a pid of this process's own pid namespace.
+///
+/// # Errors
+/// As kill(2).
+pub fn kill(pid: i32, signal: i32) -> Result<()> {
+    // SAFETY: integers only.
+    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
+}
+
+/// Sends a signal by process descriptor: never to a successor of the same number.
+///
+/// # Errors
+/// `ESRCH` when it has ended; otherwise as pidfd_send_signal(2).
+pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
+    // SAFETY: the descriptor is borrowed, hence open; no information block is passed.
+    let value = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
+    };
+    check(value).map(drop)
+}
+
+/// Waits for a child to end and reaps it; returns its exit code, 128 + n for signal n.
+///
+/// # Errors
+/// As waitpid(2).
+pub fn wait_exit(pid: i32) -> Result<i32> {
+    loop {
+        match wait_status(pid, 0) {
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error),
+            Ok(found) => return Ok(found.map_or(0, |(_, code)| code)),
+        }
+    }
+}
+
+/// Reaps one ended child of any pid without waiting; returns its pid and exit code.
+///
+/// # Errors
+/// As waitpid(2), `ECHILD` without children.
+pub fn reap_any() -> Result<Option<(i32, i32)>> {
+    wait_status(-1, libc::WNOHANG)
+}
+
+fn wait_status(pid: i32, flags: i32) -> Result<Option<(i32, i32)>> {
+    let mut status = 0;
+    // SAFETY: `status` is a live integer the kernel writes.
+    let found = check(unsafe { libc::waitpid(pid, &raw mut status, flags) }.into())? as i32;
+    if found == 0 {
+        return Ok(None);
+    }
+    let code = if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) };
+    Ok(Some((found, code)))
+}
+
+/// Makes this process the one to which orphaned descendants fall (`PR_SET_CHILD_SUBREAPER`).
+///
+/// # Errors
+/// As prctl(2).
+pub fn set_child_subreaper() -> Result<()> {
+    prctl(libc::PR_SET_CHILD_SUBREAPER, 1)
+}
+
+/// Hides this process's memory, descriptors and program from others without `CAP_SYS_PTRACE` over its user namespace.
+///
+/// # Errors
+/// As prctl(2).
+pub fn set_undumpable() -> Result<()> {
+    prctl(libc::PR_SET_DUMPABLE, 0)
+}
+
+/// Sets this process's name as `ps` shows it (15 bytes).
+///
+/// # Errors
+/// As prctl(2).
+pub fn set_name(name: &CStr) -> Result<()> {
+    // SAFETY: the kernel reads at most 16 bytes of a NUL-terminated string.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
+}
+
+pub(super) fn prctl(option: i32, value: u64) -> Result<()> {
+    // SAFETY: used only with options whose second argument is an integer and whose others must be 0.
+    check(unsafe { libc::prctl(option, value, 0, 0, 0) }.into()).map(drop)
+}
+
+/// One resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// In force.
+    pub soft: u64,
+    /// Highest the soft one may be raised to.
+    pub hard: u64,
+}
+
+/// Sets a resource limit (`RLIMIT_*` number) of a process, 0 = this one; returns the old one.
+///
+/// # Errors
+/// As prlimit(2).
+pub fn set_limit(pid: i32, resource: u32, limit: Option<Limit>) -> Result<Limit> {
+    let new = limit.map(|l| [l.soft, l.hard]);
+    let mut old = [0u64; 2];
+    // SAFETY: struct rlimit64 is two u64; both pointers are to live arrays of two, or null.
+    let value = unsafe {
+        let new = new.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        libc::syscall(libc::SYS_prlimit64, pid, resource, new, old.as_mut_ptr())
+    };
+    check(value)?;
+    Ok(Limit { soft: old[0], hard: old[1] })
+}
+
+/// Makes a terminal this session leader's controlling one.
+///
+/// # Errors
+/// As ioctl(2) TIOCSCTTY.
+pub fn set_controlling_terminal(terminal: impl AsFd) -> Result<()> {
+    rustix::process::ioctl_tiocsctty(terminal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_threaded_process_may_not_clone() {
+        // The test harness runs this beside its own thread, unless it was told to use one.
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(std::thread::park);
+            assert_eq!(require_single_thread(), Err(Errno::INVAL));
+            assert!(clone_process(CloneFlags::default(), None, || 0).is_err());
+            waiting.thread().unpark();
+        });
+    }
+
+    #[test]
+    fn texts_with_nul_are_refused() {
+        assert!(Strings::new(&["a\0b"]).is_err());
+    }
+}
