@@ -1,0 +1,93 @@
+#!/usr/bin/env python3
+"""Starts N idle containers, weighs the helper processes, lists, and removes them.
+
+    many.py -n 100 -j 8 --name docker --helpers 'dockerd|containerd' --start 'docker run -d --name m{i} bb:1 sleep 3600' \\
+        --list 'docker ps -q' --stop 'docker rm -f m{i}'
+
+--helpers is a regular expression on the command line; the workload (comm `sleep`) is left out. PSS is what counts: a page
+shared by all is counted once.
+"""
+
+import argparse
+import concurrent.futures
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-n", type=int, default=20)
+    parser.add_argument("-j", type=int, default=1, help="this many at a time")
+    for name in ("name", "helpers", "start", "list", "stop"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--workload", default="sleep")
+    parser.add_argument("--json")
+    return parser.parse_args()
+
+
+def weigh(pattern, workload):
+    """Returns number, RSS and PSS (MiB) of the helper processes."""
+    count = rss = pss = 0
+    for directory in glob.glob("/proc/[0-9]*"):
+        try:
+            with open(f"{directory}/comm", encoding="utf-8", errors="replace") as file:
+                if file.read().strip() == workload or int(directory[6:]) == os.getpid():
+                    continue
+            with open(f"{directory}/cmdline", encoding="utf-8", errors="replace") as file:
+                line = file.read().replace("\0", " ")
+            if not pattern.search(line) or "many.py" in line:
+                continue
+            with open(f"{directory}/smaps_rollup", encoding="ascii") as file:
+                sizes = {row.split(":")[0]: int(row.split()[1]) for row in file.read().splitlines()[1:]}
+            count, rss, pss = count + 1, rss + sizes["Rss"], pss + sizes["Pss"]
+        except (OSError, IndexError, KeyError, ValueError):
+            continue
+    return count, rss / 1024, pss / 1024
+
+
+def call(command):
+    done = subprocess.run(["sh", "-c", command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    if done.returncode:
+        print(f"# failed: {command[:100]}: {done.stderr.decode(errors='replace')[-300:]}", file=sys.stderr)
+    return done.returncode
+
+
+def phase(options, command):
+    start = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
+        bad = sum(1 for code in pool.map(call, [command.replace("{i}", str(i)) for i in range(options.n)]) if code)
+    return (time.perf_counter() - start) * 1000 / options.n, bad
+
+
+def main():
+    options = arguments()
+    pattern = re.compile(options.helpers)
+    before = weigh(pattern, options.workload)
+    start, failed = phase(options, options.start)
+    time.sleep(3)
+    during = weigh(pattern, options.workload)
+    moment = time.perf_counter()
+    call(options.list)
+    listed = (time.perf_counter() - moment) * 1000
+    stop, failed_stop = phase(options, options.stop)
+    each = (during[2] - before[2]) / options.n
+    print(
+        f"{options.name:<10} n={options.n:<4} at a time {options.j:<2} start {start:7.1f} ms each  remove {stop:7.1f} ms each  list {listed:6.1f} ms  "
+        f"helpers {before[0]}->{during[0]}  PSS {before[2]:.1f}->{during[2]:.1f} MiB, {each:.3f} each  RSS {(during[1] - before[1]) / options.n:.2f} each  "
+        f"errors {failed + failed_stop}",
+        flush=True,
+    )
+    if options.json:
+        with open(options.json, "a", encoding="utf-8") as file:
+            row = {"name": options.name, "n": options.n, "parallel": options.j, "start_ms": start, "stop_ms": stop, "list_ms": listed}
+            row |= {"helpers": during[0], "pss_mib": during[2], "pss_each_mib": each, "errors": failed + failed_stop}
+            print(json.dumps(row), file=file)
+
+
+if __name__ == "__main__":
+    main()
