@@ -110,8 +110,12 @@ mod tests {
 
     /// Feeds results (time of the end, success) and returns each status with its streak.
     fn run(start_period: u64, retries: u32, results: &[(u64, bool)]) -> Vec<(&'static str, u32)> {
-        let mut health =
-            Health::new(Settings { interval: seconds(30), start_period: seconds(start_period), start_interval: seconds(5), retries });
+        let mut health = Health::new(Settings {
+            interval: seconds(30),
+            start_period: seconds(start_period),
+            start_interval: seconds(5),
+            retries,
+        });
         let mut seen = Vec::new();
         for (time, healthy) in results {
             health.result(seconds(*time), *healthy);
@@ -122,14 +126,20 @@ mod tests {
 
     #[test]
     fn one_success_makes_healthy_and_clears_the_streak() {
-        assert_eq!(run(0, 3, &[(30, false), (60, false), (90, true)]), [("starting", 1), ("starting", 2), ("healthy", 0)]);
+        assert_eq!(
+            run(0, 3, &[(30, false), (60, false), (90, true)]),
+            [("starting", 1), ("starting", 2), ("healthy", 0)]
+        );
         assert_eq!(run(0, 1, &[(30, false), (60, true)]), [("unhealthy", 1), ("healthy", 0)]);
     }
 
     #[test]
     fn so_many_failures_in_a_row_make_unhealthy() {
         let results = [(30, true), (60, false), (90, false), (120, false), (150, false)];
-        assert_eq!(run(0, 3, &results), [("healthy", 0), ("healthy", 1), ("healthy", 2), ("unhealthy", 3), ("unhealthy", 4)]);
+        assert_eq!(
+            run(0, 3, &results),
+            [("healthy", 0), ("healthy", 1), ("healthy", 2), ("unhealthy", 3), ("unhealthy", 4)]
+        );
         assert_eq!(run(0, 0, &[(30, false)]), [("unhealthy", 1)]);
     }
 
@@ -141,12 +151,16 @@ mod tests {
 
     #[test]
     fn a_success_ends_the_start_period() {
-        assert_eq!(run(60, 2, &[(5, true), (10, false), (15, false)]), [("healthy", 0), ("healthy", 1), ("unhealthy", 2)]);
+        assert_eq!(
+            run(60, 2, &[(5, true), (10, false), (15, false)]),
+            [("healthy", 0), ("healthy", 1), ("unhealthy", 2)]
+        );
     }
 
     #[test]
     fn checks_are_due_after_the_interval_that_holds() {
-        let settings = Settings { interval: seconds(30), start_period: seconds(12), start_interval: seconds(5), retries: 3 };
+        let settings =
+            Settings { interval: seconds(30), start_period: seconds(12), start_interval: seconds(5), retries: 3 };
         let mut health = Health::new(settings);
         assert_eq!(health.due(), seconds(5));
         health.result(seconds(6), false);

@@ -59,7 +59,8 @@ impl Client {
             other => other.map_err(io_error(format!("open shim directory {}", run_dir.display())))?,
         };
         let fail = || io_error(format!("connect to the shim in {}", run_dir.display()));
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(fail())?;
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(fail())?;
         loop {
             match rustix::net::connect(&socket, &address(dir.as_fd()).map_err(fail())?) {
                 Ok(()) => break,
@@ -89,7 +90,11 @@ impl Client {
     ///
     /// # Errors
     /// When the shim ended, or the deadline passed.
-    pub fn receive(&mut self, what: &'static str, timeout: Option<Duration>) -> Result<(Reply, Vec<OwnedFd>), ShimError> {
+    pub fn receive(
+        &mut self,
+        what: &'static str,
+        timeout: Option<Duration>,
+    ) -> Result<(Reply, Vec<OwnedFd>), ShimError> {
         if let Some(early) = self.early.pop_front() {
             return Ok(early);
         }
@@ -151,9 +156,11 @@ impl Client {
     /// # Errors
     /// When the shim refuses or is gone.
     pub fn attach(&mut self, stdin: bool, output: bool) -> Result<OwnedFd, ShimError> {
-        self.ask("attach", Some((&Request::Attach { stdin, output }, &[])), Some(ANSWER), |reply, descriptors| match reply {
-            Reply::Attached if descriptors.len() == 1 => Ok(descriptors.remove(0)),
-            other => Err(other),
+        self.ask("attach", Some((&Request::Attach { stdin, output }, &[])), Some(ANSWER), |reply, descriptors| {
+            match reply {
+                Reply::Attached if descriptors.len() == 1 => Ok(descriptors.remove(0)),
+                other => Err(other),
+            }
         })
     }
 
@@ -161,13 +168,19 @@ impl Client {
     ///
     /// # Errors
     /// [`ShimError::Failed`] with the kind that decides the exit code; [`ShimError::Refused`] while paused or stopped.
-    pub fn exec(mut self, process: Process, privileged: bool, stdio: Option<[BorrowedFd<'_>; 3]>) -> Result<Exec, ShimError> {
+    pub fn exec(
+        mut self,
+        process: Process,
+        privileged: bool,
+        stdio: Option<[BorrowedFd<'_>; 3]>,
+    ) -> Result<Exec, ShimError> {
         let request = Request::Exec { process: Box::new(process), privileged };
         let descriptors = stdio.as_ref().map_or(&[][..], |three| &three[..]);
-        let (pid, terminal) = self.ask("exec", Some((&request, descriptors)), Some(ANSWER), |reply, descriptors| match reply {
-            Reply::ExecStarted { pid } => Ok((pid, descriptors.pop())),
-            other => Err(other),
-        })?;
+        let (pid, terminal) =
+            self.ask("exec", Some((&request, descriptors)), Some(ANSWER), |reply, descriptors| match reply {
+                Reply::ExecStarted { pid } => Ok((pid, descriptors.pop())),
+                other => Err(other),
+            })?;
         Ok(Exec { client: self, pid, terminal })
     }
 
@@ -300,9 +313,13 @@ impl LaunchConn {
     /// # Errors
     /// [`ShimError::Failed`] when the sandbox could not be made.
     pub fn launch(&mut self, plan: ShimPlan) -> Result<Prepared, ShimError> {
-        self.client.ask("launch", Some((&Request::Launch(Box::new(plan)), &[])), Some(ANSWER), |reply, descriptors| match reply {
-            Reply::Namespaces { net, pid } if net == (descriptors.len() == 1) => Ok(Prepared { pid, network: descriptors.pop() }),
-            other => Err(other),
+        self.client.ask("launch", Some((&Request::Launch(Box::new(plan)), &[])), Some(ANSWER), |reply, descriptors| {
+            match reply {
+                Reply::Namespaces { net, pid } if net == (descriptors.len() == 1) => {
+                    Ok(Prepared { pid, network: descriptors.pop() })
+                }
+                other => Err(other),
+            }
         })
     }
 
@@ -320,10 +337,15 @@ impl LaunchConn {
     /// # Errors
     /// [`ShimError::Failed`] with the kind that decides the exit code of `run`.
     pub fn proceed(&mut self, handles: NetworkHandles, descriptors: &[BorrowedFd<'_>]) -> Result<i32, ShimError> {
-        self.client.ask("start", Some((&Request::Proceed(handles), descriptors)), Some(ANSWER), |reply, _| match reply {
-            Reply::Started { pid } => Ok(pid),
-            other => Err(other),
-        })
+        self.client.ask(
+            "start",
+            Some((&Request::Proceed(handles), descriptors)),
+            Some(ANSWER),
+            |reply, _| match reply {
+                Reply::Started { pid } => Ok(pid),
+                other => Err(other),
+            },
+        )
     }
 
     /// Goes on with the same connection as a control connection.

@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use std::io::{IoSlice, IoSliceMut};
@@ -51,7 +52,12 @@ pub(super) fn send_some(socket: BorrowedFd<'_>, bytes: &[u8], descriptors: &[Bor
 }
 
 /// Sends a whole frame, waiting for the socket until the deadline.
-pub(super) fn send<T: Serialize>(socket: BorrowedFd<'_>, message: &T, descriptors: &[BorrowedFd<'_>], deadline: Option<Instant>) -> Result<(), CodecError> {
+pub(super) fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+    deadline: Option<Instant>,
+) -> Result<(), CodecError> {
     let bytes = encode(message)?;
     let fail = |errno: Errno| CodecError::Io { what: "send", source: errno.into() };
     let mut sent = 0;
@@ -83,12 +89,16 @@ pub(super) fn wait(descriptor: BorrowedFd<'_>, flags: PollFlags, deadline: Optio
 /// Turns a duration into the kernel's form, rounded up to a whole microsecond.
 pub(super) fn timespec(duration: Duration) -> rustix::event::Timespec {
     let duration = duration + Duration::from_nanos(999);
-    rustix::event::Timespec { tv_sec: duration.as_secs().min(1 << 40) as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
+    rustix::event::Timespec {
+        tv_sec: duration.as_secs().min(1 << 40) as i64,
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
 }
 
 /// Refuses a peer of another user (`SO_PEERCRED`).
 pub(super) fn check_peer(socket: BorrowedFd<'_>) -> Result<(), CodecError> {
-    let peer = rustix::net::sockopt::socket_peercred(socket).map_err(|errno| CodecError::Io { what: "receive", source: errno.into() })?;
+    let peer = rustix::net::sockopt::socket_peercred(socket)
+        .map_err(|errno| CodecError::Io { what: "receive", source: errno.into() })?;
     if peer.uid == rustix::process::geteuid() { Ok(()) } else { Err(CodecError::Peer { uid: peer.uid.as_raw() }) }
 }
 
@@ -150,7 +160,11 @@ impl Receiver {
     }
 
     /// Reads one message, waiting until the deadline; `None` when the other end closed.
-    pub(super) fn wait<T: DeserializeOwned>(&mut self, socket: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<Option<(T, Vec<OwnedFd>)>, CodecError> {
+    pub(super) fn wait<T: DeserializeOwned>(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        deadline: Option<Instant>,
+    ) -> Result<Option<(T, Vec<OwnedFd>)>, CodecError> {
         let fail = |errno: Errno| CodecError::Io { what: "receive", source: errno.into() };
         loop {
             match self.receive(socket)? {
@@ -164,11 +178,20 @@ impl Receiver {
 }
 
 /// Receives bytes and descriptors; `None` when there is nothing now.
-fn receive_some(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors: &mut Vec<OwnedFd>) -> Result<Option<usize>, CodecError> {
+fn receive_some(
+    socket: BorrowedFd<'_>,
+    bytes: &mut [u8],
+    descriptors: &mut Vec<OwnedFd>,
+) -> Result<Option<usize>, CodecError> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let result = loop {
-        match recvmsg(socket, &mut [IoSliceMut::new(bytes)], &mut control, RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT) {
+        match recvmsg(
+            socket,
+            &mut [IoSliceMut::new(bytes)],
+            &mut control,
+            RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT,
+        ) {
             Err(Errno::INTR) => {}
             other => break other,
         }
@@ -179,7 +202,9 @@ fn receive_some(socket: BorrowedFd<'_>, bytes: &mut [u8], descriptors: &mut Vec<
         }
     }
     match result {
-        Ok(got) if got.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MAX_DESCRIPTORS => Err(CodecError::Descriptors),
+        Ok(got) if got.flags.contains(ReturnFlags::CTRUNC) || descriptors.len() > MAX_DESCRIPTORS => {
+            Err(CodecError::Descriptors)
+        }
         Ok(got) => Ok(Some(got.bytes)),
         Err(Errno::AGAIN) => Ok(None),
         Err(Errno::CONNRESET) => Ok(Some(0)),

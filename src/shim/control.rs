@@ -30,7 +30,14 @@ impl Control {
     /// Takes over a connection.
     pub(super) fn new(poller: &Poller, number: u32, socket: OwnedFd) -> Result<Self, Errno> {
         poller.watch(&socket, Token::Control(number), EventFlags::IN)?;
-        Ok(Self { socket, receiver: Receiver::default(), outbox: VecDeque::new(), waits: false, stops: false, writing: false })
+        Ok(Self {
+            socket,
+            receiver: Receiver::default(),
+            outbox: VecDeque::new(),
+            waits: false,
+            stops: false,
+            writing: false,
+        })
     }
 
     /// Returns the next whole request.

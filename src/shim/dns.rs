@@ -57,7 +57,11 @@ impl DnsRelay {
         if self.buffer.is_empty() {
             self.buffer.resize(1 << 16, 0);
         }
-        if number == CONTAINER { self.take_questions(poller, now) } else { self.take_answer(poller, number, now) }
+        if number == CONTAINER {
+            self.take_questions(poller, now)
+        } else {
+            self.take_answer(poller, number, now)
+        }
         self.trim();
     }
 
@@ -126,7 +130,8 @@ impl DnsRelay {
 
     /// Gives questions whose server's time is up to the next one.
     pub(super) fn expire(&mut self, poller: &Poller, now: Instant) {
-        let late: Vec<u32> = self.questions.iter().filter(|(_, question)| question.deadline <= now).map(|(number, _)| *number).collect();
+        let late: Vec<u32> =
+            self.questions.iter().filter(|(_, question)| question.deadline <= now).map(|(number, _)| *number).collect();
         for number in late {
             self.ask_next(poller, number, now);
         }
@@ -136,7 +141,8 @@ impl DnsRelay {
 
 /// Makes a UDP socket that talks to one address only.
 pub(super) fn connect(to: SocketAddr) -> std::io::Result<UdpSocket> {
-    let any: SocketAddr = if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let any: SocketAddr =
+        if to.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
     let socket = UdpSocket::bind(any)?;
     socket.set_nonblocking(true)?;
     socket.connect(to)?;

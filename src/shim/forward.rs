@@ -123,7 +123,8 @@ impl Forwards {
             self.soft_limit = limit.current;
         }
         let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-        self.most = MOST_CONNECTIONS.min(usize::try_from(files.saturating_sub(RESERVE) / PER_CONNECTION).unwrap_or(0)).max(16);
+        self.most =
+            MOST_CONNECTIONS.min(usize::try_from(files.saturating_sub(RESERVE) / PER_CONNECTION).unwrap_or(0)).max(16);
     }
 
     /// Puts the limit back, before a container that inherits it is started.
@@ -194,7 +195,8 @@ impl Forwards {
     /// Goes back to listeners that had to be left alone for want of room.
     fn accept_waiting(&mut self, poller: &Poller) {
         let waiting = |entry: &Entry| matches!(entry, Entry::Listener { waiting: true, .. });
-        let numbers: Vec<u32> = self.entries.iter().filter(|(_, entry)| waiting(entry)).map(|(number, _)| *number).collect();
+        let numbers: Vec<u32> =
+            self.entries.iter().filter(|(_, entry)| waiting(entry)).map(|(number, _)| *number).collect();
         for number in numbers {
             self.accept(poller, number);
         }
@@ -238,7 +240,14 @@ impl Forwards {
     }
 
     /// Finds the socket of a sender or makes one, in place of the longest silent one when there are too many.
-    fn sender(&mut self, poller: &Poller, port: u32, address: SocketAddr, target: SocketAddr, now: Instant) -> Option<u32> {
+    fn sender(
+        &mut self,
+        poller: &Poller,
+        port: u32,
+        address: SocketAddr,
+        target: SocketAddr,
+        now: Instant,
+    ) -> Option<u32> {
         let mut known: Vec<(Instant, u32)> = Vec::new();
         for (number, entry) in &self.entries {
             if let Entry::Sender { port: its_port, address: its_address, used, .. } = entry
@@ -279,7 +288,8 @@ impl Forwards {
 
     /// Returns when the next UDP sender is forgotten.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let idle = |entry: &Entry| if let Entry::Sender { used, .. } = entry { Some(*used + SENDER_IDLE) } else { None };
+        let idle =
+            |entry: &Entry| if let Entry::Sender { used, .. } = entry { Some(*used + SENDER_IDLE) } else { None };
         self.entries.values().filter_map(idle).min()
     }
 
@@ -370,7 +380,8 @@ impl Direction {
     /// Returns the pipe's read and write end, made when first needed.
     fn pipe(&mut self) -> Result<&(OwnedFd, OwnedFd), Errno> {
         if self.pipe.is_none() {
-            self.pipe = Some(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?);
+            self.pipe =
+                Some(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK)?);
         }
         self.pipe.as_ref().ok_or(Errno::IO)
     }
@@ -410,7 +421,8 @@ mod tests {
 
     fn forward(protocol: &str, target: SocketAddr, socket: impl Into<OwnedFd>) -> (Poller, Forwards) {
         let poller = Poller::new().unwrap();
-        let forwards = Forwards::new(&poller, vec![(Forward { protocol: protocol.to_owned(), target }, socket.into())]).unwrap();
+        let forwards =
+            Forwards::new(&poller, vec![(Forward { protocol: protocol.to_owned(), target }, socket.into())]).unwrap();
         (poller, forwards)
     }
 
@@ -428,7 +440,12 @@ mod tests {
     }
 
     /// Runs a forwarder while a test talks through it; returns what is left of its connections.
-    fn with_forward(protocol: &str, target: SocketAddr, socket: impl Into<OwnedFd>, test: impl FnOnce() + Send) -> usize {
+    fn with_forward(
+        protocol: &str,
+        target: SocketAddr,
+        socket: impl Into<OwnedFd>,
+        test: impl FnOnce() + Send,
+    ) -> usize {
         let (poller, mut forwards) = forward(protocol, target, socket);
         let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {

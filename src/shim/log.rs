@@ -135,7 +135,8 @@ impl LogWriter {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(io_error(format!("make log directory {name}"))(errno)),
         }
-        let dir = rustix::fs::open(&plan.dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(io_error(what()))?;
+        let dir = rustix::fs::open(&plan.dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map_err(io_error(what()))?;
         let numbers = segments(&plan.dir).map_err(|source| ShimError::Io { what: what(), source })?;
         let number = numbers.last().copied().unwrap_or(1);
         let file = open_segment(&dir, number, OFlags::empty()).map_err(io_error(what()))?;
@@ -230,7 +231,8 @@ fn cut_torn_tail(file: &OwnedFd, size: u64) -> Result<u64, Errno> {
             (start, filled) = (at, rustix::io::pread(file, &mut window[..], at)?);
         }
         let offset = (at - start) as usize;
-        let header = window[..filled].get(offset..offset + HEADER).and_then(|bytes| Header::decode(bytes.try_into().ok()?));
+        let header =
+            window[..filled].get(offset..offset + HEADER).and_then(|bytes| Header::decode(bytes.try_into().ok()?));
         match header.map(|header| at + (HEADER + header.length) as u64) {
             Some(end) if end <= size => at = end,
             _ => break,

@@ -82,11 +82,22 @@ impl LogReader {
     /// When the directory or a segment cannot be read.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         let watch = match &options.follow {
-            Some(run_dir) => watch(dir, run_dir).map_err(|errno| LogError { path: dir.to_owned(), source: errno.into() })?,
+            Some(run_dir) => {
+                watch(dir, run_dir).map_err(|errno| LogError { path: dir.to_owned(), source: errno.into() })?
+            }
             None => None,
         };
-        let mut reader =
-            Self { dir: dir.to_owned(), options, skip: 0, segment: None, record: None, line_start: [true; 3], watch, ended: false, finished: false };
+        let mut reader = Self {
+            dir: dir.to_owned(),
+            options,
+            skip: 0,
+            segment: None,
+            record: None,
+            line_start: [true; 3],
+            watch,
+            ended: false,
+            finished: false,
+        };
         let numbers = segments(dir).map_err(|source| LogError { path: dir.to_owned(), source })?;
         let first = match reader.options.tail {
             Some(lines) => reader.find_tail(&numbers, lines)?,
@@ -102,7 +113,10 @@ impl LogReader {
     ///
     /// # Errors
     /// When a segment cannot be read.
-    #[expect(clippy::should_implement_trait, reason = "the piece borrows from the reader, which an iterator cannot give")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the piece borrows from the reader, which an iterator cannot give"
+    )]
     pub fn next(&mut self) -> Result<Option<LogEntry<'_>>, LogError> {
         while !self.finished {
             let Some((header, start, end)) = self.record else {
@@ -181,7 +195,9 @@ impl LogReader {
                     self.segment = self.open_from(number + 1)?;
                     continue;
                 }
-            } else if let Some(number) = segments(&self.dir).map_err(|source| LogError { path: self.dir.clone(), source })?.first() {
+            } else if let Some(number) =
+                segments(&self.dir).map_err(|source| LogError { path: self.dir.clone(), source })?.first()
+            {
                 self.segment = self.open_from(*number)?;
                 continue;
             }
@@ -257,7 +273,8 @@ impl Segment {
         if !self.fill(HEADER)? {
             return Ok(None);
         }
-        let header = self.window.get(self.next..self.next + HEADER).and_then(|bytes| Header::decode(bytes.try_into().ok()?));
+        let header =
+            self.window.get(self.next..self.next + HEADER).and_then(|bytes| Header::decode(bytes.try_into().ok()?));
         let Some(header) = header else { return Ok(None) };
         if !self.fill(HEADER + header.length)? {
             return Ok(None);
@@ -345,7 +362,10 @@ mod tests {
             fixture.writer.append(stream, Timestamp(1), bytes.as_bytes()).unwrap();
         }
         let expected = [(1, "a\n", true), (1, "b", true), (2, "err\n", true), (1, "c\n", false)];
-        assert_eq!(read(&fixture.plan, LogOptions::default()), expected.map(|(stream, text, start)| (stream, text.to_owned(), start)));
+        assert_eq!(
+            read(&fixture.plan, LogOptions::default()),
+            expected.map(|(stream, text, start)| (stream, text.to_owned(), start))
+        );
     }
 
     #[test]
@@ -356,7 +376,11 @@ mod tests {
             fixture.writer.append(LogStream::Stdout, Timestamp(1), line.as_bytes()).unwrap();
         }
         for wanted in [0, 1, 2, 50, 169, 170, 500, 999, 1000, 5000] {
-            assert_eq!(text(&fixture.plan, tail(wanted)), lines[1000usize.saturating_sub(wanted as usize)..].concat(), "tail {wanted}");
+            assert_eq!(
+                text(&fixture.plan, tail(wanted)),
+                lines[1000usize.saturating_sub(wanted as usize)..].concat(),
+                "tail {wanted}"
+            );
         }
     }
 
@@ -374,7 +398,11 @@ mod tests {
         for time in 1..=9 {
             fixture.writer.append(LogStream::Stdout, Timestamp(time), format!("{time}").as_bytes()).unwrap();
         }
-        let between = |since, until| LogOptions { since: Some(Timestamp(since)), until: Some(Timestamp(until)), ..LogOptions::default() };
+        let between = |since, until| LogOptions {
+            since: Some(Timestamp(since)),
+            until: Some(Timestamp(until)),
+            ..LogOptions::default()
+        };
         assert_eq!(text(&fixture.plan, between(3, 5)), "345");
         assert_eq!(text(&fixture.plan, between(10, 20)), "");
     }
@@ -409,7 +437,10 @@ mod tests {
         let mut reader = LogReader::open(&fixture.plan.dir, LogOptions::default()).unwrap();
         assert_eq!(reader.next().unwrap().unwrap().bytes, b"first\n");
         for n in 0..10 {
-            fixture.writer.append(LogStream::Stdout, Timestamp(1), format!("{n}{}\n", "x".repeat(3000)).as_bytes()).unwrap();
+            fixture
+                .writer
+                .append(LogStream::Stdout, Timestamp(1), format!("{n}{}\n", "x".repeat(3000)).as_bytes())
+                .unwrap();
         }
         let mut firsts = String::new();
         while let Some(entry) = reader.next().unwrap() {

@@ -12,6 +12,7 @@ mod control;
 mod dns;
 mod error;
 mod forward;
+mod groups;
 mod jail;
 mod lock;
 mod log;

@@ -75,7 +75,11 @@ mod tests {
             (RestartPolicy::OnFailure(0), 0, false, false),
             (RestartPolicy::OnFailure(0), 3, false, true),
         ] {
-            assert_eq!(Restarts::new(policy).after_exit(code, SHORT, by_user).is_some(), again, "{policy:?} {code} {by_user}");
+            assert_eq!(
+                Restarts::new(policy).after_exit(code, SHORT, by_user).is_some(),
+                again,
+                "{policy:?} {code} {by_user}"
+            );
         }
     }
 

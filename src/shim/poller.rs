@@ -96,9 +96,13 @@ impl Poller {
     /// Waits for events until the deadline, in the order in which they came.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Vec<(Token, EventFlags)>, Errno> {
         let mut space = [MaybeUninit::<Event>::uninit(); 32];
-        let timeout = deadline.map(|at| super::codec::timespec(at.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600))));
+        let timeout = deadline.map(|at| {
+            super::codec::timespec(at.saturating_duration_since(Instant::now()).min(Duration::from_secs(3600)))
+        });
         match epoll::wait(&self.epoll, &mut space, timeout.as_ref()) {
-            Ok((events, _)) => Ok(events.iter().filter_map(|event| Some((Token::decode(event.data.u64())?, event.flags))).collect()),
+            Ok((events, _)) => {
+                Ok(events.iter().filter_map(|event| Some((Token::decode(event.data.u64())?, event.flags))).collect())
+            }
             Err(Errno::INTR) => Ok(Vec::new()),
             Err(errno) => Err(errno),
         }

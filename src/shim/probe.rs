@@ -58,7 +58,11 @@ impl Prober {
 
     /// Returns what `inspect` shows.
     pub(super) fn state(&self) -> HealthState {
-        HealthState { status: self.health.status().as_str().to_owned(), failing_streak: self.health.failing_streak(), log: self.results.clone() }
+        HealthState {
+            status: self.health.status().as_str().to_owned(),
+            failing_streak: self.health.failing_streak(),
+            log: self.results.clone(),
+        }
     }
 
     /// Returns when something has to be done, for a container started then; a frozen container is not checked.
@@ -115,7 +119,8 @@ impl Prober {
 impl<J: Jail> Supervisor<J> {
     /// Starts a check that is due and kills one that takes too long.
     pub(super) fn health_timer(&mut self, now: Instant) {
-        let due = self.prober.as_ref().and_then(|prober| prober.deadline(self.started, self.state.status == Status::Paused));
+        let due =
+            self.prober.as_ref().and_then(|prober| prober.deadline(self.started, self.state.status == Status::Paused));
         if due.is_none_or(|due| due > now) || self.state.pid == 0 {
             return;
         }
@@ -139,21 +144,27 @@ impl<J: Jail> Supervisor<J> {
         match result {
             Ok(probe) => prober.probe = Some(probe),
             Err(output) => {
-                let changed = prober.record(elapsed, HealthResult { start, end: Timestamp::now(), exit_code: -1, output });
+                let changed =
+                    prober.record(elapsed, HealthResult { start, end: Timestamp::now(), exit_code: -1, output });
                 self.health_changed(changed);
             }
         }
     }
 
     fn probe(&mut self, now: Instant, start: Timestamp) -> Result<Probe, String> {
-        let (Some(jail), Some(plan)) = (&mut self.jail, &self.plan.health) else { return Err("container is not running".to_owned()) };
+        let (Some(jail), Some(plan)) = (&mut self.jail, &self.plan.health) else {
+            return Err("container is not running".to_owned());
+        };
         let text = |error: rustix::io::Errno| format!("prepare the health check: {}", std::io::Error::from(error));
         let (output, child) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(text)?;
         set_nonblocking(&output).map_err(text)?;
         let stdin = rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).map_err(text)?;
         let stderr = child.try_clone().map_err(|error| error.to_string())?;
-        let process = Process { args: plan.command.clone(), tty: false, tty_size: None, ..self.plan.bundle.process.clone() };
-        let added = jail.exec(&process, false, Some([stdin.as_fd(), child.as_fd(), stderr.as_fd()])).map_err(|failure| failure.message)?;
+        let process =
+            Process { args: plan.command.clone(), tty: false, tty_size: None, ..self.plan.bundle.process.clone() };
+        let added = jail
+            .exec(&process, false, Some([stdin.as_fd(), child.as_fd(), stderr.as_fd()]))
+            .map_err(|failure| failure.message)?;
         self.poller.watch(&output, Token::Probe, EventFlags::IN | EventFlags::ET).map_err(text)?;
         let deadline = now + Duration::from_nanos(plan.timeout).max(Duration::from_millis(1));
         Ok(Probe { pid: added.pid, output, text: Vec::new(), start, deadline, timed_out: false })

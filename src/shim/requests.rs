@@ -59,7 +59,13 @@ impl<J: Jail> Supervisor<J> {
         }
     }
 
-    fn exec(&mut self, number: u32, process: &Process, privileged: bool, descriptors: Vec<OwnedFd>) -> (Reply, Vec<OwnedFd>) {
+    fn exec(
+        &mut self,
+        number: u32,
+        process: &Process,
+        privileged: bool,
+        descriptors: Vec<OwnedFd>,
+    ) -> (Reply, Vec<OwnedFd>) {
         let reply = match (self.state.status, &mut self.jail) {
             (Status::Running, Some(jail)) => {
                 let stdio = match &descriptors[..] {
@@ -82,7 +88,9 @@ impl<J: Jail> Supervisor<J> {
     }
 
     fn signal(&mut self, signal: i32) -> Reply {
-        let Some(jail) = self.jail.as_ref().filter(|_| self.state.pid != 0) else { return refused("container is not running") };
+        let Some(jail) = self.jail.as_ref().filter(|_| self.state.pid != 0) else {
+            return refused("container is not running");
+        };
         match jail.signal(signal) {
             Ok(()) => {
                 // As with `docker kill`: a container killed by hand is not started again by policy.
@@ -109,7 +117,9 @@ impl<J: Jail> Supervisor<J> {
                 }
                 Err(failure) => refused(failure.message),
             },
-            _ if self.state.status == to => refused(if frozen { "container is paused already" } else { "container is not paused" }),
+            _ if self.state.status == to => {
+                refused(if frozen { "container is paused already" } else { "container is not paused" })
+            }
             _ => refused(if frozen { "container is not running" } else { "container is not paused" }),
         }
     }

@@ -12,7 +12,10 @@ use crate::sys::fork;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
+};
 use rustix::process::WaitOptions;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -69,7 +72,8 @@ fn order(seed: &OwnedFd, order: u8, descriptor: Option<BorrowedFd<'_>>) -> Resul
     if let Some(descriptor) = &descriptor {
         control.push(SendAncillaryMessage::ScmRights(std::slice::from_ref(descriptor)));
     }
-    sendmsg(seed, &[IoSlice::new(&[order])], &mut control, SendFlags::NOSIGNAL).map_err(io_error("order a shim of the seed"))?;
+    sendmsg(seed, &[IoSlice::new(&[order])], &mut control, SendFlags::NOSIGNAL)
+        .map_err(io_error("order a shim of the seed"))?;
     Ok(())
 }
 
@@ -110,7 +114,8 @@ fn live<J: Jail>(socket: OwnedFd) {
 
 /// Leaves everything of the process that forked us: session, terminal, directory, descriptors, control groups.
 fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
-    let socket = fork::keep_only(socket).map_err(|source| ShimError::Io { what: "keep the shim's socket".to_owned(), source })?;
+    let socket = fork::keep_only(socket)
+        .map_err(|source| ShimError::Io { what: "keep the shim's socket".to_owned(), source })?;
     // Refused to a leader of a process group, which needs no new session then.
     let _ = rustix::process::setsid();
     let fail = |errno: nix::Error| ShimError::Io { what: "leave the terminal".to_owned(), source: errno.into() };
@@ -121,37 +126,14 @@ fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
     rustix::process::chdir("/").map_err(io_error("leave the working directory"))?;
     // Names are for people; without one we are called like the command line.
     let _ = rustix::thread::set_name(c"bulkhead-shim");
-    leave_groups();
+    super::groups::leave_v1();
     Ok(socket)
-}
-
-/// Leaves the version 1 control groups of the process that forked us, so that a session's end, a foreign container's
-/// limits or its freezer do not reach the shim. A group that cannot be left is not worth a failed start.
-///
-/// Writing `0` to `tasks` moves the calling thread alone and so skips the kernel's wait of milliseconds.
-fn leave_groups() {
-    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return };
-    for controllers in foreign_groups(&groups) {
-        let name = controllers.strip_prefix("name=").unwrap_or(controllers);
-        let path = format!("/sys/fs/cgroup/{name}/tasks");
-        if let Ok(tasks) = rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
-            let _ = rustix::io::write(&tasks, b"0");
-        }
-    }
-}
-
-/// Returns the version 1 hierarchies of a `/proc/self/cgroup` in which the process is not in the root group.
-fn foreign_groups(text: &str) -> Vec<&str> {
-    let group = |line| {
-        let mut parts = str::splitn(line, 3, ':').skip(1);
-        Some((parts.next()?, parts.next()?))
-    };
-    text.lines().filter_map(group).filter(|(controllers, path)| !controllers.is_empty() && *path != "/").map(|(controllers, _)| controllers).collect()
 }
 
 /// The role `shim`: a shim started by executing our own binary, with its launch socket as standard input.
 pub(super) fn role_with<J: Jail>() -> Result<(), ShimError> {
-    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3).map_err(io_error("take the launch socket from standard input"))?;
+    let socket = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)
+        .map_err(io_error("take the launch socket from standard input"))?;
     super::codec::check_peer(socket.as_fd())?;
     let socket = detach(socket)?;
     serve::<J>(socket);
@@ -164,29 +146,13 @@ pub(super) fn role_with<J: Jail>() -> Result<(), ShimError> {
 /// When it cannot be started.
 pub fn spawn_shim() -> Result<LaunchConn, ShimError> {
     let (ours, theirs) = socket_pair().map_err(io_error("make a shim's socket"))?;
-    #[expect(clippy::disallowed_methods, reason = "the role `shim` of our own binary; everything else is closed on execve")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the role `shim` of our own binary; everything else is closed on execve"
+    )]
     let mut command = std::process::Command::new("/proc/self/exe");
     let null = std::process::Stdio::null;
     command.arg("shim").stdin(theirs).stdout(null()).stderr(null());
     command.spawn().map_err(|source| ShimError::Io { what: "start a shim".to_owned(), source })?;
     Ok(LaunchConn::from_socket(ours))
-}
-
-/// Waits until a seed or shim has closed its end; for tests of silent ends.
-#[cfg(test)]
-pub(super) fn closed(socket: BorrowedFd<'_>, within: std::time::Duration) -> bool {
-    let deadline = std::time::Instant::now() + within;
-    super::codec::wait(socket, rustix::event::PollFlags::IN, Some(deadline)).unwrap_or(false)
-        && matches!(rustix::net::recv(socket, &mut [0u8; 1], RecvFlags::PEEK), Ok((0, _)) | Err(Errno::CONNRESET))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::foreign_groups;
-
-    #[test]
-    fn groups_that_are_not_the_root_are_foreign() {
-        let text = "5:memory:/user.slice\n4:cpu,cpuacct:/\n3:name=systemd:/a:b\n0::/user.slice\nrubbish\n";
-        assert_eq!(foreign_groups(text), ["memory", "name=systemd"]);
-    }
 }

@@ -33,6 +33,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd) {
                 supervisor.add_caller(socket, true);
             }
             supervisor.shrink();
+            super::groups::leave_v2();
             supervisor.run();
         }
         // The engine died in the middle: what it had set up so far is taken down.
@@ -54,7 +55,11 @@ fn send(socket: &OwnedFd, reply: &Reply, descriptors: &[BorrowedFd<'_>]) -> Resu
 }
 
 /// Performs the launch's conversation; `None` when the engine went away.
-fn launch<J: Jail>(supervisor: &mut Supervisor<J>, socket: &OwnedFd, receiver: &mut Receiver) -> Result<Option<i32>, Failure> {
+fn launch<J: Jail>(
+    supervisor: &mut Supervisor<J>,
+    socket: &OwnedFd,
+    receiver: &mut Receiver,
+) -> Result<Option<i32>, Failure> {
     let pending = supervisor.begin()?;
     let (network, pid) = J::network(&pending);
     let reply = Reply::Namespaces { net: network.is_some(), pid };
@@ -83,7 +88,11 @@ fn launch<J: Jail>(supervisor: &mut Supervisor<J>, socket: &OwnedFd, receiver: &
 }
 
 /// Takes over the sockets that the engine opened.
-fn take_handles<J: Jail>(supervisor: &mut Supervisor<J>, handles: NetworkHandles, descriptors: Vec<OwnedFd>) -> Result<(), Failure> {
+fn take_handles<J: Jail>(
+    supervisor: &mut Supervisor<J>,
+    handles: NetworkHandles,
+    descriptors: Vec<OwnedFd>,
+) -> Result<(), Failure> {
     let wanted = handles.forwards.len() + if handles.dns_servers.is_some() { 2 } else { 0 };
     if descriptors.len() != wanted {
         let message = format!("{} descriptors came with the network where {wanted} were named", descriptors.len());
@@ -98,7 +107,8 @@ fn take_handles<J: Jail>(supervisor: &mut Supervisor<J>, handles: NetworkHandles
         dns_tcp = Some((tcp, servers.clone()));
         supervisor.dns = Some(DnsRelay::new(&supervisor.poller, udp, servers).map_err(fail)?);
     }
-    let mut forwards = Forwards::new(&supervisor.poller, handles.forwards.into_iter().zip(descriptors).collect()).map_err(fail)?;
+    let mut forwards =
+        Forwards::new(&supervisor.poller, handles.forwards.into_iter().zip(descriptors).collect()).map_err(fail)?;
     if let Some((listener, servers)) = dns_tcp {
         forwards.listen(&supervisor.poller, listener, servers).map_err(fail)?;
     }
@@ -112,7 +122,10 @@ pub(super) fn clean_up(arguments: &[String]) {
     if arguments.is_empty() {
         return;
     }
-    #[expect(clippy::disallowed_methods, reason = "a fresh start of our own binary from a process with one thread; nothing of ours is inherited")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a fresh start of our own binary from a process with one thread; nothing of ours is inherited"
+    )]
     let mut command = std::process::Command::new("/proc/self/exe");
     // Whether it could be started or not, the shim has nothing left to do about it.
     let _ = command.args(arguments).spawn();

@@ -36,7 +36,8 @@ impl<J: Jail> Supervisor<J> {
     pub(super) fn begin_stop(&mut self, signal: Option<i32>, timeout: Option<i64>) {
         let signal = signal.unwrap_or(self.plan.stop_signal);
         let seconds = timeout.unwrap_or(self.plan.stop_timeout);
-        let deadline = u64::try_from(seconds).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds.min(1 << 30)));
+        let deadline =
+            u64::try_from(seconds).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds.min(1 << 30)));
         self.state.stopped_by_user = true;
         if let Some(stop) = &mut self.stop {
             stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
@@ -80,7 +81,8 @@ impl<J: Jail> Supervisor<J> {
         if self.state.pid == 0 || signal == SIGKILL || self.plan.bundle.namespaces.pid != Namespace::New {
             return false;
         }
-        std::fs::read_to_string(format!("/proc/{}/status", self.state.pid)).is_ok_and(|status| discards(&status, signal))
+        std::fs::read_to_string(format!("/proc/{}/status", self.state.pid))
+            .is_ok_and(|status| discards(&status, signal))
     }
 }
 

@@ -76,7 +76,12 @@ impl Streams {
     }
 
     /// Makes the pipes of the next run and returns the container's ends; none for a terminal, which the sandbox makes.
-    pub(super) fn open(&mut self, poller: &Poller, terminal: bool, stdin_open: bool) -> Result<Option<[OwnedFd; 3]>, ShimError> {
+    pub(super) fn open(
+        &mut self,
+        poller: &Poller,
+        terminal: bool,
+        stdin_open: bool,
+    ) -> Result<Option<[OwnedFd; 3]>, ShimError> {
         self.close();
         self.terminal = terminal;
         if terminal {
@@ -94,8 +99,12 @@ impl Streams {
             self.stdin = Some(ours);
             child
         } else {
-            rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-                .map_err(io_error("open /dev/null"))?
+            rustix::fs::open(
+                "/dev/null",
+                rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+                rustix::fs::Mode::empty(),
+            )
+            .map_err(io_error("open /dev/null"))?
         };
         Ok(Some([stdin, out_child, err_child]))
     }
@@ -105,7 +114,13 @@ impl Streams {
         self.add_output(poller, master, LogStream::Stdout, Token::Stdout)
     }
 
-    fn add_output(&mut self, poller: &Poller, descriptor: OwnedFd, stream: LogStream, token: Token) -> Result<(), Errno> {
+    fn add_output(
+        &mut self,
+        poller: &Poller,
+        descriptor: OwnedFd,
+        stream: LogStream,
+        token: Token,
+    ) -> Result<(), Errno> {
         set_nonblocking(&descriptor)?;
         let writable = if self.terminal { EventFlags::OUT } else { EventFlags::empty() };
         poller.watch(&descriptor, token, EventFlags::IN | EventFlags::ET | writable)?;
@@ -236,7 +251,8 @@ impl Streams {
 
     /// Writes what clients sent to the container's stdin, as far as it takes it.
     fn flush_stdin(&mut self, poller: &Poller) {
-        let target = if self.terminal { self.outputs.first().map(|output| &output.descriptor) } else { self.stdin.as_ref() };
+        let target =
+            if self.terminal { self.outputs.first().map(|output| &output.descriptor) } else { self.stdin.as_ref() };
         let mut broken = target.is_none();
         let mut written = 0;
         while let Some(target) = target

@@ -122,7 +122,8 @@ impl<J: Jail> Supervisor<J> {
     /// Makes the namespaces of the next run.
     pub(super) fn begin(&mut self) -> Result<J::Pending, Failure> {
         let process = &self.plan.bundle.process;
-        let stdio = self.streams.open(&self.poller, process.tty, self.plan.stdin_open).map_err(|error| failure(&error))?;
+        let stdio =
+            self.streams.open(&self.poller, process.tty, self.plan.stdin_open).map_err(|error| failure(&error))?;
         let stdio = stdio.as_ref().map(|three| three.each_ref().map(AsFd::as_fd));
         J::begin(&self.plan.bundle, stdio, self.kept.as_ref())
     }
@@ -131,7 +132,9 @@ impl<J: Jail> Supervisor<J> {
     pub(super) fn finish(&mut self, pending: J::Pending) -> Result<i32, Failure> {
         let mut jail = J::finish(pending)?;
         if let Some(master) = jail.take_terminal() {
-            self.streams.set_terminal(&self.poller, master).map_err(|errno| failure(&io_error("watch the terminal")(errno)))?;
+            self.streams
+                .set_terminal(&self.poller, master)
+                .map_err(|errno| failure(&io_error("watch the terminal")(errno)))?;
         }
         self.started = Instant::now();
         self.state.status = Status::Running;
@@ -152,7 +155,9 @@ impl<J: Jail> Supervisor<J> {
     /// Opens the control socket. Its path goes over a descriptor, because a socket's address holds 108 bytes only.
     pub(super) fn listen(&mut self) -> Result<(), ShimError> {
         let fail = || io_error(format!("listen on the shim's socket in {}", self.plan.run_dir.display()));
-        let dir = rustix::fs::open(&self.plan.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).map_err(fail())?;
+        let dir =
+            rustix::fs::open(&self.plan.run_dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                .map_err(fail())?;
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).map_err(fail())?;
         // We hold the lock, so a socket that lies there is a dead shim's.
@@ -212,7 +217,9 @@ impl<J: Jail> Supervisor<J> {
                 }
             }
             Token::Forward(number) => self.forwards.handle(&self.poller, number, flags, Instant::now()),
-            Token::Stdout | Token::Stderr | Token::Stdin | Token::Client(_) => self.streams.handle(&self.poller, token, flags),
+            Token::Stdout | Token::Stderr | Token::Stdin | Token::Client(_) => {
+                self.streams.handle(&self.poller, token, flags)
+            }
         }
     }
 
@@ -224,7 +231,11 @@ impl<J: Jail> Supervisor<J> {
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::MFILE | Errno::NFILE) => {
                     // The caller stays in the queue and would wake us without end: those who only listen make room.
-                    let idle = self.callers.iter().find(|(_, caller)| !caller.waits && !caller.stops).map(|(number, _)| *number);
+                    let idle = self
+                        .callers
+                        .iter()
+                        .find(|(_, caller)| !caller.waits && !caller.stops)
+                        .map(|(number, _)| *number);
                     match idle.and_then(|number| self.callers.remove(&number)) {
                         Some(_) => {}
                         None => return,
@@ -273,7 +284,8 @@ impl<J: Jail> Supervisor<J> {
     }
 
     fn answer_all(&mut self, reply: &Reply, of: impl Fn(&mut Control) -> bool) {
-        let numbers: Vec<u32> = self.callers.iter_mut().filter_map(|(number, caller)| of(caller).then_some(*number)).collect();
+        let numbers: Vec<u32> =
+            self.callers.iter_mut().filter_map(|(number, caller)| of(caller).then_some(*number)).collect();
         for number in numbers {
             self.answer(number, reply, Vec::new());
         }
@@ -289,7 +301,8 @@ impl<J: Jail> Supervisor<J> {
         loop {
             match waitpid(None, WaitOptions::NOHANG) {
                 Ok(Some((pid, status))) => {
-                    let code = status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255);
+                    let code =
+                        status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255);
                     self.reaped(pid.as_raw_nonzero().get(), code);
                 }
                 Err(Errno::INTR) => {}
@@ -375,9 +388,11 @@ impl<J: Jail> Supervisor<J> {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let health = self.prober.as_ref().and_then(|prober| prober.deadline(self.started, self.state.status == Status::Paused));
+        let health =
+            self.prober.as_ref().and_then(|prober| prober.deadline(self.started, self.state.status == Status::Paused));
         let relays = [self.dns.as_ref().and_then(DnsRelay::deadline), self.forwards.deadline()];
-        let own = [self.restart_at, self.ending, self.stop.as_ref().and_then(Stop::deadline), health, self.streams.idle_at()];
+        let own =
+            [self.restart_at, self.ending, self.stop.as_ref().and_then(Stop::deadline), health, self.streams.idle_at()];
         // Whatever is over but unsent is only waited for, by events.
         if self.over { None } else { own.into_iter().chain(relays).flatten().min() }
     }
@@ -449,7 +464,15 @@ impl<J: Jail> Supervisor<J> {
 /// Blocks the signals that the loop handles or that must not end a shim, and returns where they arrive.
 fn take_signals() -> nix::Result<SignalFd> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2] {
+    for signal in [
+        Signal::SIGCHLD,
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ] {
         set.add(signal);
     }
     set.thread_block()?;

@@ -29,12 +29,16 @@ fn a_signal_that_kills_gives_128_and_its_number() {
 
 #[test]
 fn a_program_that_cannot_start_says_why() {
-    for (program, kind, code) in [("/no/such", FailureKind::NotFound, 127), ("/etc/passwd", FailureKind::NotExecutable, 126)] {
+    for (program, kind, code) in
+        [("/no/such", FailureKind::NotFound, 127), ("/etc/passwd", FailureKind::NotExecutable, 126)]
+    {
         let mut fixture = script("");
         fixture.plan.bundle.process.args = vec![program.to_owned()];
         let mut launch = fixture.launch();
         match launch.proceed(NetworkHandles::default(), &[]) {
-            Err(ShimError::Failed(failure)) => assert!(failure.kind == kind && failure.message.contains(program), "{failure:?}"),
+            Err(ShimError::Failed(failure)) => {
+                assert!(failure.kind == kind && failure.message.contains(program), "{failure:?}")
+            }
             other => panic!("{other:?}"),
         }
         assert_eq!((fixture.state().exit_code, fixture.state().status), (code, Status::Created));
@@ -160,7 +164,10 @@ fn a_paused_container_refuses_exec_and_can_be_stopped() {
     assert!(matches!(control.pause(), Err(ShimError::Refused(_))));
     assert_eq!(control.state().unwrap().status, Status::Paused);
     let null = std::fs::File::open("/dev/null").unwrap();
-    assert!(matches!(fixture.connect().exec(process("true"), false, Some(stdio_of(&null))), Err(ShimError::Refused(_))));
+    assert!(matches!(
+        fixture.connect().exec(process("true"), false, Some(stdio_of(&null))),
+        Err(ShimError::Refused(_))
+    ));
     control.unpause().unwrap();
     assert!(matches!(control.unpause(), Err(ShimError::Refused(_))));
     control.pause().unwrap();
@@ -174,7 +181,9 @@ fn a_killed_shim_is_judged_dead() {
     let client = fixture.start();
     let state = fixture.state();
     assert_eq!((state.status, shim_pid(&fixture.plan.run_dir)), (Status::Running, Some(state.shim_pid)));
-    let kill = |pid| rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL);
+    let kill = |pid| {
+        rustix::process::kill_process(rustix::process::Pid::from_raw(pid).unwrap(), rustix::process::Signal::KILL)
+    };
     kill(state.shim_pid).unwrap();
     eventually("the lock is free", || !is_alive(&fixture.plan.run_dir));
     assert!(matches!(Client::connect(&fixture.plan.run_dir), Err(ShimError::NotRunning { .. })));
@@ -267,10 +276,17 @@ fn rubbish_on_the_socket_harms_nobody() {
         let _ = stream.write_all(&rubbish);
     }
     let null = std::fs::File::open("/dev/null").unwrap();
-    for request in [Request::Signal { signal: i32::MAX }, Request::Signal { signal: -1 }, Request::Proceed(NetworkHandles::default())] {
+    for request in [
+        Request::Signal { signal: i32::MAX },
+        Request::Signal { signal: -1 },
+        Request::Proceed(NetworkHandles::default()),
+    ] {
         let mut control = fixture.connect();
         control.send(&request, &[null.as_fd(); 20]).unwrap();
-        assert!(matches!(control.receive("odd", Some(Duration::from_secs(5))).unwrap().0, Reply::Refused(_)), "{request:?}");
+        assert!(
+            matches!(control.receive("odd", Some(Duration::from_secs(5))).unwrap().0, Reply::Refused(_)),
+            "{request:?}"
+        );
     }
     assert_eq!(client.state().unwrap().status, Status::Running);
     client.signal(9).unwrap();

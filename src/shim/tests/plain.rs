@@ -108,7 +108,8 @@ impl Jail for PlainJail {
 
     fn destroy(self) {
         // What a pid namespace would do with the rest.
-        let children = std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
+        let children =
+            std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
         for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }

@@ -60,12 +60,15 @@ fn without_an_open_stdin_there_is_nothing_to_read() {
 
 #[test]
 fn a_slow_client_loses_nothing_and_slows_the_writer() {
-    let fixture = script("i=0; while [ $i -lt 20000 ]; do echo line $i of a text that is a good deal longer than a number; i=$((i+1)); done");
+    let fixture = script(
+        "i=0; while [ $i -lt 20000 ]; do echo line $i of a text that is a good deal longer than a number; i=$((i+1)); done",
+    );
     let (mut client, mut stream) = fixture.start_attached();
     std::thread::sleep(Duration::from_millis(300));
     assert_eq!(fixture.connect().state().unwrap().status, Status::Running, "the writer waits for its slow reader");
     let (out, _, code) = read_all(&mut stream);
-    let expected: String = (0..20000).map(|n| format!("line {n} of a text that is a good deal longer than a number\n")).collect();
+    let expected: String =
+        (0..20000).map(|n| format!("line {n} of a text that is a good deal longer than a number\n")).collect();
     assert!(out == expected.as_bytes() && code == "0");
     assert_eq!(client.wait().unwrap(), 0);
 }
@@ -99,7 +102,10 @@ fn a_terminal_is_read_written_and_resized() {
     client.resize(33, 101).unwrap();
     write_all(&mut stream, b"hello\n");
     let (out, err, code) = read_all(&mut stream);
-    assert_eq!((String::from_utf8(out).unwrap().as_str(), err.len(), code.as_str()), ("hello\r\ngot hello\r\n33 101\r\n", 0, "2"));
+    assert_eq!(
+        (String::from_utf8(out).unwrap().as_str(), err.len(), code.as_str()),
+        ("hello\r\ngot hello\r\n33 101\r\n", 0, "2")
+    );
     let plain = script("sleep 100");
     let mut client = plain.start();
     assert!(matches!(client.resize(1, 1), Err(ShimError::Refused(_))));

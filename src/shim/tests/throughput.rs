@@ -29,7 +29,10 @@ fn output_is_logged_fast_and_in_little_memory() {
     assert!(waiter.1 < 32 << 10, "{} KiB", waiter.1);
     // A shared machine in a debug build is given a quarter of the figure that `just bench` checks.
     assert!(rate > 50.0, "{rate:.0} MB/s");
-    let kept: u64 = std::fs::read_dir(fixture.dir.path().join("log")).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum();
+    let kept: u64 = std::fs::read_dir(fixture.dir.path().join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
     assert!((40 << 20..=50 << 20).contains(&kept), "{kept} bytes are kept");
 }
 
