@@ -23,6 +23,7 @@ mod poller;
 mod probe;
 pub mod protocol;
 mod requests;
+mod sandboxed;
 mod seed;
 mod serve;
 mod stop;
@@ -35,6 +36,7 @@ pub use lock::{is_alive, shim_pid};
 pub use log::LogStream;
 pub use log_reader::{LogEntry, LogError, LogOptions, LogReader};
 pub use plan::*;
+pub use sandboxed::role;
 pub use seed::{Seed, spawn_shim};
 
 #[cfg(test)]

@@ -87,12 +87,6 @@ impl Poller {
         epoll::modify(&self.epoll, descriptor, EventData::new_u64(token.encode()), flags)
     }
 
-    /// Stops watching a descriptor that stays open.
-    pub(super) fn forget(&self, descriptor: impl AsFd) {
-        // One that is not watched is what was wanted.
-        let _ = epoll::delete(&self.epoll, descriptor);
-    }
-
     /// Waits for events until the deadline, in the order in which they came.
     pub(super) fn wait(&self, deadline: Option<Instant>) -> Result<Vec<(Token, EventFlags)>, Errno> {
         let mut space = [MaybeUninit::<Event>::uninit(); 32];

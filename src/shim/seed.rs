@@ -9,6 +9,7 @@ use super::error::{ShimError, io_error};
 use super::jail::Jail;
 use super::serve::serve;
 use crate::sys::fork;
+use crate::sys::process::{close_all_from, move_onto};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -96,7 +97,7 @@ fn live<J: Jail>(socket: OwnedFd) {
             (BECOME, None) => return serve::<J>(socket),
             (FORK, Some(launch)) => {
                 let run = move || {
-                    if let Ok(launch) = fork::keep_only(launch) {
+                    if let Ok(launch) = keep_only(launch) {
                         // A session of its own, as the seed's.
                         let _ = rustix::process::setsid();
                         serve::<J>(launch);
@@ -112,10 +113,17 @@ fn live<J: Jail>(socket: OwnedFd) {
     }
 }
 
+/// Closes everything above standard error but one descriptor. What was open belongs to frames of the forking process,
+/// which are never returned to.
+fn keep_only(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
+    let kept = move_onto(descriptor, 3)?;
+    close_all_from(4, &[])?;
+    Ok(kept)
+}
+
 /// Leaves everything of the process that forked us: session, terminal, directory, descriptors, control groups.
 fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
-    let socket = fork::keep_only(socket)
-        .map_err(|source| ShimError::Io { what: "keep the shim's socket".to_owned(), source })?;
+    let socket = keep_only(socket).map_err(io_error("keep the shim's socket"))?;
     // Refused to a leader of a process group, which needs no new session then.
     let _ = rustix::process::setsid();
     let fail = |errno: nix::Error| ShimError::Io { what: "leave the terminal".to_owned(), source: errno.into() };

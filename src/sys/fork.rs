@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 /// A child of ours that was forked and not yet reaped; dropping it leaves it alone.
 #[derive(Debug)]
@@ -44,29 +43,4 @@ pub fn fork(run: impl FnOnce() -> i32) -> io::Result<Child> {
             None => Err(io::Error::from_raw_os_error(libc::EINVAL)),
         },
     }
-}
-
-/// Moves a descriptor to number 3 and closes every other above standard error.
-///
-/// Meant for a process that was just forked and owns none of its parent's descriptors: every `OwnedFd` that the parent
-/// had open is dead afterwards and must not be dropped (the child of [`fork`] never returns to its parent's frames).
-///
-/// # Errors
-/// When the descriptor cannot be duplicated.
-pub fn keep_only(descriptor: OwnedFd) -> io::Result<OwnedFd> {
-    use std::os::fd::{AsRawFd, IntoRawFd};
-    const KEPT: RawFd = 3;
-    let raw = descriptor.as_raw_fd();
-    if raw != KEPT {
-        // SAFETY: dup3(2) takes numbers only; `raw` is open because `descriptor` owns it.
-        if unsafe { libc::dup3(raw, KEPT, libc::O_CLOEXEC) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    // Closed by close_range below, or number 3 itself.
-    let _ = descriptor.into_raw_fd();
-    // SAFETY: close_range(2) takes numbers only; see above for who may still own the descriptors it closes.
-    unsafe { libc::syscall(libc::SYS_close_range, KEPT + 1, libc::c_uint::MAX, 0) };
-    // SAFETY: number 3 is open (it is `descriptor` or its duplicate) and nothing else in this process owns it.
-    Ok(unsafe { OwnedFd::from_raw_fd(KEPT) })
 }
