@@ -108,10 +108,7 @@ impl Capability {
         let name = upper.strip_prefix("CAP_").unwrap_or(&upper);
         match NAMES.iter().position(|known| *known == name) {
             Some(index) => Ok(Self(index as u8)),
-            None => Err(CapabilityError::Unknown {
-                name: shown(text),
-                nearest: Hint(nearest(name)),
-            }),
+            None => Err(CapabilityError::Unknown { name: shown(text), nearest: Hint(nearest(name)) }),
         }
     }
 }
@@ -166,16 +163,12 @@ impl CapabilitySet {
 
     /// Returns the capabilities of the set in the order of their numbers.
     pub fn iter(self) -> impl Iterator<Item = Capability> {
-        (0..NAMES.len() as u8)
-            .map(Capability)
-            .filter(move |capability| self.contains(*capability))
+        (0..NAMES.len() as u8).map(Capability).filter(move |capability| self.contains(*capability))
     }
 
     /// Returns the names without `CAP_`, in the order of their numbers.
     pub fn names(self) -> Vec<String> {
-        self.iter()
-            .map(|capability| capability.name().to_owned())
-            .collect()
+        self.iter().map(|capability| capability.name().to_owned()).collect()
     }
 }
 
@@ -249,16 +242,9 @@ struct Tweak {
 
 impl Tweak {
     fn parse(names: &[String]) -> Result<Self, CapabilityError> {
-        let mut tweak = Self {
-            all: false,
-            named: CapabilitySet::EMPTY,
-        };
+        let mut tweak = Self { all: false, named: CapabilitySet::EMPTY };
         // One flag may carry several names, `--cap-add NET_RAW,SYS_PTRACE`.
-        for name in names
-            .iter()
-            .flat_map(|list| list.split(','))
-            .filter(|name| !name.trim().is_empty())
-        {
+        for name in names.iter().flat_map(|list| list.split(',')).filter(|name| !name.trim().is_empty()) {
             let plain = name.trim().to_ascii_uppercase();
             if plain == "ALL" || plain == "CAP_ALL" {
                 tweak.all = true;
@@ -319,24 +305,16 @@ mod tests {
         assert_eq!(text, expected);
     }
 
-    const DEFAULT: &str = "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP";
+    const DEFAULT: &str =
+        "CHOWN DAC_OVERRIDE FOWNER FSETID KILL SETGID SETUID SETPCAP NET_BIND_SERVICE SYS_CHROOT SETFCAP";
 
     #[test]
     fn numbers_are_the_kernels() {
         // Spot checks against linux/capability.h.
-        for (name, number) in [
-            ("CHOWN", 0),
-            ("NET_RAW", 13),
-            ("SYS_ADMIN", 21),
-            ("SETFCAP", 31),
-            ("BPF", 39),
-        ] {
+        for (name, number) in [("CHOWN", 0), ("NET_RAW", 13), ("SYS_ADMIN", 21), ("SETFCAP", 31), ("BPF", 39)] {
             assert_eq!(Capability::parse(name).map(Capability::number), Ok(number));
         }
-        assert_eq!(
-            Capability::from_number(40).map(Capability::name),
-            Some("CHECKPOINT_RESTORE")
-        );
+        assert_eq!(Capability::from_number(40).map(Capability::name), Some("CHECKPOINT_RESTORE"));
         assert_eq!(Capability::from_number(41), None);
         assert_eq!(CapabilitySet::ALL.iter().count(), 41);
     }
@@ -360,27 +338,9 @@ mod tests {
     #[test]
     fn lists_add_to_and_take_from_the_level() {
         check(Level::Default, &[], &[], false, DEFAULT);
-        check(
-            Level::Strict,
-            &[],
-            &[],
-            false,
-            "CHOWN FOWNER KILL SETGID SETUID NET_BIND_SERVICE",
-        );
-        check(
-            Level::Strict,
-            &["cap_net_raw"],
-            &["Kill"],
-            false,
-            "CHOWN FOWNER SETGID SETUID NET_BIND_SERVICE NET_RAW",
-        );
-        check(
-            Level::Default,
-            &["NET_RAW,sys_ptrace"],
-            &["ALL"],
-            false,
-            "NET_RAW SYS_PTRACE",
-        );
+        check(Level::Strict, &[], &[], false, "CHOWN FOWNER KILL SETGID SETUID NET_BIND_SERVICE");
+        check(Level::Strict, &["cap_net_raw"], &["Kill"], false, "CHOWN FOWNER SETGID SETUID NET_BIND_SERVICE NET_RAW");
+        check(Level::Default, &["NET_RAW,sys_ptrace"], &["ALL"], false, "NET_RAW SYS_PTRACE");
         check(Level::Default, &[], &["all"], false, "");
         // Adding wins over dropping, as in Docker.
         check(Level::Default, &["CHOWN"], &["CHOWN"], false, DEFAULT);
@@ -388,13 +348,7 @@ mod tests {
 
     #[test]
     fn all_added_leaves_out_what_is_dropped() {
-        let set = resolve(
-            Level::Default,
-            &names(&["ALL"]),
-            &names(&["SYS_ADMIN", "CAP_BPF"]),
-            false,
-        )
-        .unwrap();
+        let set = resolve(Level::Default, &names(&["ALL"]), &names(&["SYS_ADMIN", "CAP_BPF"]), false).unwrap();
         assert!(!set.contains(Capability::SYS_ADMIN));
         assert_eq!(set.iter().count(), 39);
     }
@@ -424,20 +378,8 @@ mod tests {
             false,
             "error: unknown capability \"CAP_SYSADMIN\"; did you mean SYS_ADMIN?",
         );
-        check(
-            Level::Default,
-            &[],
-            &["frobnicate"],
-            false,
-            "error: unknown capability \"frobnicate\"",
-        );
-        check(
-            Level::Default,
-            &["ALL"],
-            &["ALL"],
-            false,
-            "error: capabilities: ALL is both added and dropped",
-        );
+        check(Level::Default, &[], &["frobnicate"], false, "error: unknown capability \"frobnicate\"");
+        check(Level::Default, &["ALL"], &["ALL"], false, "error: capabilities: ALL is both added and dropped");
         let long = "A".repeat(1_000_000);
         let error = resolve(Level::Default, &[long], &[], false).unwrap_err();
         assert!(error.to_string().len() < 100);

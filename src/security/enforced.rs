@@ -24,18 +24,11 @@ pub fn enforced(hardening: &Hardening, landlock: &Outcome, launched: Launched) -
     let seccomp = match &hardening.seccomp {
         Some(filter) => {
             let count = filter.count();
-            format!(
-                "{} ({} allowed, {} by argument)",
-                filter.profile, count.allowed, count.conditional
-            )
+            format!("{} ({} allowed, {} by argument)", filter.profile, count.allowed, count.conditional)
         }
         None => "none: unconfined".to_owned(),
     };
-    let landlock = if hardening.landlock {
-        landlock.to_string()
-    } else {
-        "none: switched off".to_owned()
-    };
+    let landlock = if hardening.landlock { landlock.to_string() } else { "none: switched off".to_owned() };
     Enforced {
         userns: launched.userns,
         namespaces: launched.namespaces,
@@ -86,16 +79,8 @@ const KNOWN: [&str; 13] = [
 ///
 /// # Errors
 /// The first requirement that is unknown or not met: a demand that is not understood is never taken as met.
-pub fn require(
-    requirements: &[String],
-    host: &HostFeatures,
-    enforced: &Enforced,
-) -> Result<(), RequireError> {
-    for requirement in requirements
-        .iter()
-        .flat_map(|list| list.split(','))
-        .map(str::trim)
-    {
+pub fn require(requirements: &[String], host: &HostFeatures, enforced: &Enforced) -> Result<(), RequireError> {
+    for requirement in requirements.iter().flat_map(|list| list.split(',')).map(str::trim) {
         if !requirement.is_empty() {
             check(requirement, host, enforced)?;
         }
@@ -111,32 +96,19 @@ fn check(requirement: &str, host: &HostFeatures, enforced: &Enforced) -> Result<
     let unknown = || RequireError::Unknown(requirement.chars().take(60).collect());
     let met = |holds: bool, why: String| match holds {
         true => Ok(()),
-        false => Err(RequireError::Unmet {
-            requirement: requirement.to_owned(),
-            why,
-        }),
+        false => Err(RequireError::Unmet { requirement: requirement.to_owned(), why }),
     };
     match (name, least) {
         ("landlock", least) => {
             let least = least.map_or(Ok(1), |least| least.parse::<u32>().map_err(|_| unknown()))?;
             let text = &enforced.landlock;
-            let laid = (text.starts_with("full") || text.starts_with("partial"))
-                && !text.contains(NO_FILE_RULES);
-            met(
-                laid && host.landlock_abi >= least,
-                format!("landlock is {text}"),
-            )
+            let laid = (text.starts_with("full") || text.starts_with("partial")) && !text.contains(NO_FILE_RULES);
+            met(laid && host.landlock_abi >= least, format!("landlock is {text}"))
         }
         ("kernel", Some(least)) => {
             let (major, minor) = least.split_once('.').unwrap_or((least, "0"));
-            let least = (
-                major.parse().map_err(|_| unknown())?,
-                minor.parse().map_err(|_| unknown())?,
-            );
-            met(
-                host.kernel >= least,
-                format!("the kernel is {}", host.release),
-            )
+            let least = (major.parse().map_err(|_| unknown())?, minor.parse().map_err(|_| unknown())?);
+            met(host.kernel >= least, format!("the kernel is {}", host.release))
         }
         (_, Some(_)) => Err(unknown()),
         ("userns", None) => {
@@ -145,44 +117,29 @@ fn check(requirement: &str, host: &HostFeatures, enforced: &Enforced) -> Result<
         }
         ("seccomp", None) => {
             let filtered = !enforced.seccomp.is_empty() && !enforced.seccomp.starts_with("none");
-            met(
-                filtered && host.seccomp,
-                format!("seccomp is {}", enforced.seccomp),
-            )
+            met(filtered && host.seccomp, format!("seccomp is {}", enforced.seccomp))
         }
-        ("no-new-privileges" | "no-new-privs", None) => met(
-            enforced.no_new_privileges,
-            "programs may gain privileges".to_owned(),
-        ),
+        ("no-new-privileges" | "no-new-privs", None) => {
+            met(enforced.no_new_privileges, "programs may gain privileges".to_owned())
+        }
         ("read-only", None) => met(enforced.root_readonly, "the root is writable".to_owned()),
         ("masks", None) => met(enforced.masked > 0, "no path is masked".to_owned()),
-        ("no-capabilities", None) => met(
-            enforced.capabilities.is_empty(),
-            format!("capabilities are {}", enforced.capabilities.join(" ")),
-        ),
+        ("no-capabilities", None) => {
+            met(enforced.capabilities.is_empty(), format!("capabilities are {}", enforced.capabilities.join(" ")))
+        }
         ("pid" | "net" | "ipc" | "uts" | "cgroup" | "time", None) => {
             let own = enforced.namespaces.iter().any(|own| own == name);
-            met(
-                own,
-                format!("own namespaces are {}", enforced.namespaces.join(" ")),
-            )
+            met(own, format!("own namespaces are {}", enforced.namespaces.join(" ")))
         }
         ("memory" | "pids" | "cpu", None) => {
-            let limited = enforced
-                .limits
-                .iter()
-                .filter_map(|limit| limit.split_once('='))
-                .any(|(key, _)| key == name);
+            let limited = enforced.limits.iter().filter_map(|limit| limit.split_once('=')).any(|(key, _)| key == name);
             met(limited, format!("limits are {}", enforced.limits.join(" ")))
         }
         ("cgroup-v2", None) => {
             let version = host.cgroups.version();
             met(version == "v2", format!("control groups are {version}"))
         }
-        ("idmapped-mounts", None) => met(
-            host.idmapped_mounts(),
-            format!("the kernel is {}", host.release),
-        ),
+        ("idmapped-mounts", None) => met(host.idmapped_mounts(), format!("the kernel is {}", host.release)),
         _ => Err(unknown()),
     }
 }
@@ -209,11 +166,7 @@ mod tests {
     }
 
     fn hardening() -> Hardening {
-        let options = ProfileOptions {
-            capabilities: CapabilitySet::STRICT,
-            kernel: (6, 12),
-            i386: false,
-        };
+        let options = ProfileOptions { capabilities: CapabilitySet::STRICT, kernel: (6, 12), i386: false };
         Hardening {
             level: Level::Strict,
             capabilities: CapabilitySet::STRICT,
@@ -248,16 +201,9 @@ mod tests {
         assert!(told.seccomp.starts_with("strict (2"), "{}", told.seccomp);
         assert_eq!(told.landlock, "full (ABI 6)");
         assert_eq!(told.capabilities.len(), 6);
-        let bare = Hardening {
-            seccomp: None,
-            landlock: false,
-            ..hardening()
-        };
+        let bare = Hardening { seccomp: None, landlock: false, ..hardening() };
         let told = enforced(&bare, &Outcome::Full { abi: 6 }, launched());
-        assert_eq!(
-            (told.seccomp.as_str(), told.landlock.as_str()),
-            ("none: unconfined", "none: switched off")
-        );
+        assert_eq!((told.seccomp.as_str(), told.landlock.as_str()), ("none: unconfined", "none: switched off"));
     }
 
     #[test]
@@ -286,50 +232,27 @@ mod tests {
             let text = check_all(&told, requirement);
             assert!(text.contains(why), "{requirement}: {text}");
         };
-        check(
-            "landlock>=7",
-            "--require landlock>=7 is not met: landlock is full (ABI 6)",
-        );
+        check("landlock>=7", "--require landlock>=7 is not met: landlock is full (ABI 6)");
         check("time", "own namespaces are mnt pid net");
         check("memory", "is not met");
         check("read-only", "the root is writable");
         check("cgroup-v2", "control groups are none");
         check("kernel>=7", "the kernel is 6.12.1");
-        for unknown in [
-            "landlok",
-            "landlock>=x",
-            "seccomp>=2",
-            "userns=host",
-            "landlock>=",
-            "kernel>=6.x",
-            "kernel",
-        ] {
+        for unknown in ["landlok", "landlock>=x", "seccomp>=2", "userns=host", "landlock>=", "kernel>=6.x", "kernel"] {
             check(unknown, "unknown requirement");
         }
         let none = enforced(
-            &Hardening {
-                seccomp: None,
-                ..hardening()
-            },
-            &Outcome::None {
-                why: "x".to_owned(),
-            },
+            &Hardening { seccomp: None, ..hardening() },
+            &Outcome::None { why: "x".to_owned() },
             Launched::default(),
         );
         for requirement in ["userns", "seccomp", "landlock", "pid", "pids", "masks"] {
-            assert!(
-                check_all(&none, requirement).contains("is not met"),
-                "{requirement}"
-            );
+            assert!(check_all(&none, requirement).contains("is not met"), "{requirement}");
         }
-        let why =
-            format!("{NO_FILE_RULES}, because they would deny mounts and SYS_ADMIN is granted");
+        let why = format!("{NO_FILE_RULES}, because they would deny mounts and SYS_ADMIN is granted");
         let scopes = enforced(&hardening(), &Outcome::Partial { abi: 7, why }, launched());
         assert!(check_all(&scopes, "landlock>=1").contains("is not met"));
-        let host_ids = Launched {
-            userns: "host: because --net=host".to_owned(),
-            ..launched()
-        };
+        let host_ids = Launched { userns: "host: because --net=host".to_owned(), ..launched() };
         let told = enforced(&hardening(), &Outcome::Full { abi: 6 }, host_ids);
         assert!(check_all(&told, "userns").contains("host: because --net=host"));
     }

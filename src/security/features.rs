@@ -65,35 +65,29 @@ const V1_CONTROLLERS: [&str; 13] = [
 /// Oldest kernel on which overlay layers can be idmapped.
 pub const IDMAPPED_LAYERS: (u32, u32) = (5, 19);
 
+/// Returns the first two numbers of the running kernel's release.
+pub fn kernel_version() -> (u32, u32) {
+    parse_release(&rustix::system::uname().release().to_string_lossy())
+}
+
 impl HostFeatures {
     /// Asks the kernel; what cannot be found out counts as absent.
     pub fn probe() -> Self {
-        let release = rustix::system::uname()
-            .release()
-            .to_string_lossy()
-            .into_owned();
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let exists = |path: &str| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok();
         let mounts = read("/proc/self/mountinfo");
-        let controllers = |path: &str| {
-            fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default()
-        };
+        let controllers = |path: &str| fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default();
         Self {
             kernel: parse_release(&release),
             release,
             landlock_abi: sys::landlock_abi(),
             seccomp: sys::seccomp::available(),
-            user_namespaces: exists("/proc/self/ns/user").then(|| {
-                read("/proc/sys/user/max_user_namespaces")
-                    .trim()
-                    .parse()
-                    .unwrap_or(0)
-            }),
+            user_namespaces: exists("/proc/self/ns/user")
+                .then(|| read("/proc/sys/user/max_user_namespaces").trim().parse().unwrap_or(0)),
             time_namespace: exists("/proc/self/ns/time"),
             cgroup_namespace: exists("/proc/self/ns/cgroup"),
-            overlay: read("/proc/filesystems")
-                .lines()
-                .any(|line| line.trim_start_matches("nodev").trim() == "overlay"),
+            overlay: read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay"),
             cgroups: parse_cgroups(&mounts, controllers),
         }
     }
@@ -107,12 +101,7 @@ impl HostFeatures {
 impl CgroupLayout {
     /// Returns the hierarchy that has a controller, and whether it is of version 2.
     pub fn controller(&self, name: &str) -> Option<(&CgroupMount, bool)> {
-        let has = |mount: &&CgroupMount| {
-            mount
-                .controllers
-                .iter()
-                .any(|controller| controller == name)
-        };
+        let has = |mount: &&CgroupMount| mount.controllers.iter().any(|controller| controller == name);
         let unified = self.v2.as_ref().filter(has).map(|mount| (mount, true));
         unified.or_else(|| self.v1.iter().find(has).map(|mount| (mount, false)))
     }
@@ -130,9 +119,8 @@ impl CgroupLayout {
 
 /// Reads the first two numbers of a release; 0 where there is none.
 fn parse_release(release: &str) -> (u32, u32) {
-    let mut numbers = release
-        .split(|character: char| !character.is_ascii_digit())
-        .map(|part| part.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|character: char| !character.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -151,27 +139,15 @@ fn parse_cgroups(mountinfo: &str, unified: impl Fn(&str) -> String) -> CgroupLay
         };
         let path = unescape(point);
         if kind == "cgroup2" && layout.v2.is_none() {
-            let controllers = unified(&path)
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect();
-            layout.v2 = Some(CgroupMount {
-                path: path.into(),
-                controllers,
-            });
+            let controllers = unified(&path).split_whitespace().map(str::to_owned).collect();
+            layout.v2 = Some(CgroupMount { path: path.into(), controllers });
         } else if kind == "cgroup" {
             let options = right.nth(1).unwrap_or_default();
-            let controllers: Vec<String> = options
-                .split(',')
-                .filter(|word| V1_CONTROLLERS.contains(word))
-                .map(str::to_owned)
-                .collect();
+            let controllers: Vec<String> =
+                options.split(',').filter(|word| V1_CONTROLLERS.contains(word)).map(str::to_owned).collect();
             let known = |mount: &CgroupMount| mount.controllers == controllers;
             if !controllers.is_empty() && !layout.v1.iter().any(known) {
-                layout.v1.push(CgroupMount {
-                    path: path.into(),
-                    controllers,
-                });
+                layout.v1.push(CgroupMount { path: path.into(), controllers });
             }
         }
     }
@@ -180,10 +156,7 @@ fn parse_cgroups(mountinfo: &str, unified: impl Fn(&str) -> String) -> CgroupLay
 
 /// Undoes the kernel's octal escapes of space, tab, newline and backslash.
 fn unescape(path: &str) -> String {
-    path.replace("\\040", " ")
-        .replace("\\011", "\t")
-        .replace("\\012", "\n")
-        .replace("\\134", "\\")
+    path.replace("\\040", " ").replace("\\011", "\t").replace("\\012", "\n").replace("\\134", "\\")
 }
 
 /// State of one layer of defence on this host.
@@ -222,26 +195,16 @@ pub struct FeatureLine {
 /// Tells each layer's state on a host, in a fixed order.
 pub fn report(features: &HostFeatures) -> Vec<FeatureLine> {
     use FeatureState::{Absent, Active, Degraded};
-    let line = |name, state, detail: &str| FeatureLine {
-        name,
-        state,
-        detail: detail.to_owned(),
-    };
+    let line = |name, state, detail: &str| FeatureLine { name, state, detail: detail.to_owned() };
     let switch = |name, present: bool, good: &str, bad: &str| {
-        if present {
-            line(name, Active, good)
-        } else {
-            line(name, Absent, bad)
-        }
+        if present { line(name, Active, good) } else { line(name, Absent, bad) }
     };
     vec![
         match features.user_namespaces {
             Some(0) => line("userns", Absent, "user.max_user_namespaces is 0"),
-            Some(limit) => line(
-                "userns",
-                Active,
-                &format!("a range of 65536 ids per container, at most {limit} at once"),
-            ),
+            Some(limit) => {
+                line("userns", Active, &format!("a range of 65536 ids per container, at most {limit} at once"))
+            }
             None => line("userns", Absent, "needs CONFIG_USER_NS"),
         },
         switch(
@@ -250,44 +213,16 @@ pub fn report(features: &HostFeatures) -> Vec<FeatureLine> {
             "layers and volumes keep their owners on disk",
             "overlay layers need Linux 5.19",
         ),
-        switch(
-            "seccomp",
-            features.seccomp,
-            "filters with kill-process",
-            "needs CONFIG_SECCOMP_FILTER and Linux 4.14",
-        ),
+        switch("seccomp", features.seccomp, "filters with kill-process", "needs CONFIG_SECCOMP_FILTER and Linux 4.14"),
         landlock_line(features.landlock_abi),
-        switch(
-            "cgroup namespace",
-            features.cgroup_namespace,
-            "own view of control groups",
-            "needs Linux 4.6",
-        ),
-        switch(
-            "time namespace",
-            features.time_namespace,
-            "own clocks",
-            "needs CONFIG_TIME_NS and Linux 5.6",
-        ),
-        switch(
-            "overlay",
-            features.overlay,
-            "registered",
-            "needs CONFIG_OVERLAY_FS; as a module, `modprobe overlay`",
-        ),
+        switch("cgroup namespace", features.cgroup_namespace, "own view of control groups", "needs Linux 4.6"),
+        switch("time namespace", features.time_namespace, "own clocks", "needs CONFIG_TIME_NS and Linux 5.6"),
+        switch("overlay", features.overlay, "registered", "needs CONFIG_OVERLAY_FS; as a module, `modprobe overlay`"),
         cgroup_line(&features.cgroups),
         if features.kernel >= (6, 15) {
-            line(
-                "mount descriptors",
-                Active,
-                "detached overlay layers, open_tree_attr",
-            )
+            line("mount descriptors", Active, "detached overlay layers, open_tree_attr")
         } else {
-            line(
-                "mount descriptors",
-                Degraded,
-                "layers are attached in a private namespace first before Linux 6.15",
-            )
+            line("mount descriptors", Degraded, "layers are attached in a private namespace first before Linux 6.15")
         },
     ]
 }
@@ -296,52 +231,26 @@ fn landlock_line(abi: u32) -> FeatureLine {
     let (state, detail) = match abi {
         0 => (
             FeatureState::Absent,
-            "needs CONFIG_SECURITY_LANDLOCK and `landlock` in the lsm= list (Linux 5.13)"
-                .to_owned(),
+            "needs CONFIG_SECURITY_LANDLOCK and `landlock` in the lsm= list (Linux 5.13)".to_owned(),
         ),
-        1 => (
-            FeatureState::Absent,
-            "ABI 1: renames across directories would fail; needs Linux 5.19".to_owned(),
-        ),
-        2 => (
-            FeatureState::Degraded,
-            "ABI 2: no truncation (6.2), device ioctls (6.10), scopes (6.12)".to_owned(),
-        ),
-        3 | 4 => (
-            FeatureState::Degraded,
-            format!("ABI {abi}: no device ioctls (6.10), scopes (6.12)"),
-        ),
+        1 => (FeatureState::Absent, "ABI 1: renames across directories would fail; needs Linux 5.19".to_owned()),
+        2 => (FeatureState::Degraded, "ABI 2: no truncation (6.2), device ioctls (6.10), scopes (6.12)".to_owned()),
+        3 | 4 => (FeatureState::Degraded, format!("ABI {abi}: no device ioctls (6.10), scopes (6.12)")),
         5 => (FeatureState::Degraded, "ABI 5: no scopes (6.12)".to_owned()),
         _ => (FeatureState::Active, format!("ABI {abi}")),
     };
-    FeatureLine {
-        name: "landlock",
-        state,
-        detail,
-    }
+    FeatureLine { name: "landlock", state, detail }
 }
 
 fn cgroup_line(layout: &CgroupLayout) -> FeatureLine {
-    let missing: Vec<&str> = ["memory", "cpu", "cpuset", "pids"]
-        .into_iter()
-        .filter(|name| layout.controller(name).is_none())
-        .collect();
+    let missing: Vec<&str> =
+        ["memory", "cpu", "cpuset", "pids"].into_iter().filter(|name| layout.controller(name).is_none()).collect();
     let (state, detail) = match missing.len() {
         0 => (FeatureState::Active, layout.version().to_owned()),
-        4 => (
-            FeatureState::Absent,
-            format!("{}: no controller is mounted", layout.version()),
-        ),
-        _ => (
-            FeatureState::Degraded,
-            format!("{}: without {}", layout.version(), missing.join(", ")),
-        ),
+        4 => (FeatureState::Absent, format!("{}: no controller is mounted", layout.version())),
+        _ => (FeatureState::Degraded, format!("{}: without {}", layout.version(), missing.join(", "))),
     };
-    FeatureLine {
-        name: "cgroups",
-        state,
-        detail,
-    }
+    FeatureLine { name: "cgroups", state, detail }
 }
 
 #[cfg(test)]
@@ -374,13 +283,9 @@ broken line
 
     #[test]
     fn releases_are_read_to_two_numbers() {
-        for (release, expected) in [
-            ("6.18.44-fc-v6", (6, 18)),
-            ("5.4", (5, 4)),
-            ("7-rc1", (7, 0)),
-            ("x", (0, 0)),
-            ("", (0, 0)),
-        ] {
+        for (release, expected) in
+            [("6.18.44-fc-v6", (6, 18)), ("5.4", (5, 4)), ("7-rc1", (7, 0)), ("x", (0, 0)), ("", (0, 0))]
+        {
             assert_eq!(parse_release(release), expected, "{release}");
         }
         assert_eq!(parse_release("99999999999.1"), (0, 1));
@@ -395,17 +300,11 @@ broken line
         assert_eq!(layout.version(), "hybrid");
         assert_eq!(layout.v1.len(), 2);
         let (memory, unified) = layout.controller("memory").unwrap();
-        assert_eq!(
-            (memory.path.to_str().unwrap(), unified),
-            ("/odd place/memory", false)
-        );
+        assert_eq!((memory.path.to_str().unwrap(), unified), ("/odd place/memory", false));
         assert!(layout.controller("hugetlb").unwrap().1);
         assert!(layout.controller("pids").is_none());
         assert_eq!(parse_cgroups("", |_| String::new()).version(), "none");
-        assert_eq!(
-            parse_cgroups("1 1 0:1 / /c rw - cgroup2 c rw", |_| String::new()).version(),
-            "v2"
-        );
+        assert_eq!(parse_cgroups("1 1 0:1 / /c rw - cgroup2 c rw", |_| String::new()).version(), "v2");
     }
 
     #[test]
@@ -417,14 +316,8 @@ broken line
                 .collect::<String>()
         };
         let good = text(&host());
-        assert!(
-            good.contains("userns: active") && good.contains("landlock: active (ABI 7)"),
-            "{good}"
-        );
-        assert!(
-            good.contains("cgroups: degraded (hybrid: without cpuset, pids)"),
-            "{good}"
-        );
+        assert!(good.contains("userns: active") && good.contains("landlock: active (ABI 7)"), "{good}");
+        assert!(good.contains("cgroups: degraded (hybrid: without cpuset, pids)"), "{good}");
         let bare = HostFeatures {
             kernel: (5, 4),
             landlock_abi: 0,

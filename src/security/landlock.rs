@@ -5,8 +5,8 @@
 //! ioctls, are granted on the very mounts and nodes we made. Making device nodes is granted nowhere.
 
 use landlock::{
-    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated,
-    RulesetCreatedAttr, RulesetError, Scope, make_bitflags,
+    AccessFs, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
+    RulesetError, Scope, make_bitflags,
 };
 use std::fmt;
 use std::io;
@@ -28,8 +28,7 @@ const DEVICE: FsRights = make_bitflags!(AccessFs::{ReadFile | WriteFile | Trunca
 /// Making device nodes: handled, granted nowhere.
 const NODES: FsRights = make_bitflags!(AccessFs::{MakeChar | MakeBlock});
 /// Rights that make sense on something that is no directory; the kernel refuses others there.
-const ON_FILES: FsRights =
-    make_bitflags!(AccessFs::{Execute | ReadFile | WriteFile | Truncate | IoctlDev});
+const ON_FILES: FsRights = make_bitflags!(AccessFs::{Execute | ReadFile | WriteFile | Truncate | IoctlDev});
 
 /// Nodes that every container's `/dev` has and that programs send ioctls to: the terminal ones are needed, the others
 /// answer ENOTTY as on any host instead of EACCES.
@@ -154,17 +153,8 @@ pub enum LandlockError {
 pub fn rule_set(input: &RuleInput) -> RuleSet {
     let scopes = scopes(input);
     let handled = handled(input);
-    let rules = if handled.is_empty() {
-        Vec::new()
-    } else {
-        rules(input, handled)
-    };
-    RuleSet {
-        handled,
-        rules,
-        scopes,
-        outcome: outcome(input, handled, scopes),
-    }
+    let rules = if handled.is_empty() { Vec::new() } else { rules(input, handled) };
+    RuleSet { handled, rules, scopes, outcome: outcome(input, handled, scopes) }
 }
 
 /// Returns the file rights to handle.
@@ -200,27 +190,20 @@ fn wanted_scopes(input: &RuleInput) -> BitFlags<Scope> {
 }
 
 fn scopes(input: &RuleInput) -> BitFlags<Scope> {
-    if input.abi >= 6 {
-        wanted_scopes(input)
-    } else {
-        BitFlags::EMPTY
-    }
+    if input.abi >= 6 { wanted_scopes(input) } else { BitFlags::EMPTY }
 }
 
 fn rules(input: &RuleInput, handled: FsRights) -> Vec<Rule> {
     let mut rules = Vec::with_capacity(16 + input.mounts.len());
-    let mut add = |path: &str, rights: FsRights| {
-        rules.push(Rule {
-            path: path.to_owned(),
-            rights: rights & handled,
-        })
-    };
+    let mut add = |path: &str, rights: FsRights| rules.push(Rule { path: path.to_owned(), rights: rights & handled });
     if input.root_readonly {
         add("/", READ);
         // Ours and always writable: nodes, shared memory, queues.
         add("/dev", READ | CHANGE);
         // A process's own switches (oom_score_adj, comm, coredump_filter, id maps of a nested namespace); what lies
         // elsewhere in it is closed by masks, read-only mounts and ownership.
+        // Holds where proc is mounted before the rule set is made (a host's, bound); the walk up from a proc that is mounted
+        // later skips the directory it covers, and a process inside the domain cannot add its rule.
         add("/proc", READ | WRITE);
         for mount in input.mounts.iter().filter(|mount| !mount.readonly) {
             add(&mount.target, READ | CHANGE);
@@ -242,17 +225,14 @@ fn rules(input: &RuleInput, handled: FsRights) -> Vec<Rule> {
 fn outcome(input: &RuleInput, handled: FsRights, scopes: BitFlags<Scope>) -> Outcome {
     let abi = input.abi;
     if abi == 0 {
-        let why =
-            "the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, 5.13, and `landlock` in lsm=)"
-                .to_owned();
+        let why = "the kernel has no Landlock (CONFIG_SECURITY_LANDLOCK, 5.13, and `landlock` in lsm=)".to_owned();
         return Outcome::None { why };
     }
     let mut missing = Vec::new();
     if input.sys_admin {
         missing.push("no file rules, because they would deny mounts and SYS_ADMIN is granted");
     } else if abi < 2 {
-        missing
-            .push("no file rules, because renames across directories would fail before Linux 5.19");
+        missing.push("no file rules, because renames across directories would fail before Linux 5.19");
     } else if abi < 3 {
         missing.push("truncation (Linux 6.2) and device ioctls (Linux 6.10) are not covered");
     } else if abi < 5 {
@@ -285,39 +265,25 @@ pub struct Prepared {
 ///
 /// # Errors
 /// When a path exists but cannot be opened, or the kernel refuses the rule set.
-pub fn prepare(
-    plan: &RuleSet,
-    open: impl Fn(&str) -> io::Result<OwnedFd>,
-) -> Result<Option<Prepared>, LandlockError> {
+pub fn prepare(plan: &RuleSet, open: impl Fn(&str) -> io::Result<OwnedFd>) -> Result<Option<Prepared>, LandlockError> {
     if plan.handled.is_empty() && plan.scopes.is_empty() {
         return Ok(None);
     }
     let mut ruleset = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     if !plan.handled.is_empty() {
-        ruleset = ruleset
-            .handle_access(plan.handled)
-            .map_err(LandlockError::Create)?;
+        ruleset = ruleset.handle_access(plan.handled).map_err(LandlockError::Create)?;
     }
     if !plan.scopes.is_empty() {
         ruleset = ruleset.scope(plan.scopes).map_err(LandlockError::Create)?;
     }
-    let created = ruleset
-        .create()
-        .map_err(LandlockError::Create)?
-        .no_new_privs(false);
-    let mut prepared = Prepared {
-        created,
-        handled: plan.handled,
-    };
+    let created = ruleset.create().map_err(LandlockError::Create)?.no_new_privs(false);
+    let mut prepared = Prepared { created, handled: plan.handled };
     for rule in &plan.rules {
         match open(&rule.path) {
             Ok(fd) => prepared = prepared.allow(fd.as_fd(), rule.rights)?,
             Err(error) if is_missing(&error) => {}
             Err(source) => {
-                return Err(LandlockError::Open {
-                    path: rule.path.clone(),
-                    source,
-                });
+                return Err(LandlockError::Open { path: rule.path.clone(), source });
             }
         }
     }
@@ -334,17 +300,15 @@ impl Prepared {
     pub fn allow(self, fd: BorrowedFd<'_>, rights: FsRights) -> Result<Self, LandlockError> {
         let Self { created, handled } = self;
         let mut rights = rights & handled;
-        let directory = rustix::fs::fstat(fd)
-            .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
+        let directory =
+            rustix::fs::fstat(fd).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir());
         if !directory {
             rights &= ON_FILES;
         }
         let created = if rights.is_empty() {
             created
         } else {
-            created
-                .add_rule(PathBeneath::new(fd, rights))
-                .map_err(LandlockError::Create)?
+            created.add_rule(PathBeneath::new(fd, rights)).map_err(LandlockError::Create)?
         };
         Ok(Self { created, handled })
     }
@@ -364,18 +328,12 @@ impl Prepared {
     /// # Errors
     /// When the kernel refuses: neither condition holds, or 16 domains are nested already.
     pub fn enter(self) -> Result<(), LandlockError> {
-        self.created
-            .restrict_self()
-            .map(drop)
-            .map_err(LandlockError::Enter)
+        self.created.restrict_self().map(drop).map_err(LandlockError::Enter)
     }
 }
 
 fn is_missing(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

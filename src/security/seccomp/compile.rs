@@ -6,10 +6,7 @@
 
 use super::interpret::Instruction;
 use super::rules::{Condition, Decision, Interface, Operator, X32_BIT};
-use super::{
-    AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, ENOSYS, ERRNO, KILL_PROCESS, MAX_INSTRUCTIONS,
-    SeccompError, code,
-};
+use super::{AUDIT_ARCH_I386, AUDIT_ARCH_X86_64, ENOSYS, ERRNO, KILL_PROCESS, MAX_INSTRUCTIONS, SeccompError, code};
 use std::collections::HashMap;
 
 /// Byte offset of the number in `struct seccomp_data`.
@@ -18,10 +15,7 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
 /// Lays out the program.
-pub(super) fn compile(
-    main: &Interface,
-    i386: Option<&Interface>,
-) -> Result<Vec<u64>, SeccompError> {
+pub(super) fn compile(main: &Interface, i386: Option<&Interface>) -> Result<Vec<u64>, SeccompError> {
     let mut assembler = Assembler::default();
     let second = i386.map(|interface| assembler.search(interface, false));
     let first = assembler.search(main, true);
@@ -35,12 +29,7 @@ pub(super) fn compile(
     if assembler.reversed.len() > MAX_INSTRUCTIONS {
         return Err(SeccompError::TooLong(assembler.reversed.len()));
     }
-    Ok(assembler
-        .reversed
-        .iter()
-        .rev()
-        .map(|instruction| instruction.pack())
-        .collect())
+    Ok(assembler.reversed.iter().rev().map(|instruction| instruction.pack()).collect())
 }
 
 /// Position of an instruction, counted from the end of the program.
@@ -102,25 +91,12 @@ impl Assembler {
 
     /// Emits the search over an interface, with the loading of the number; returns its start.
     fn search(&mut self, interface: &Interface, x32: bool) -> Position {
-        let unknown = Decision {
-            rules: Vec::new(),
-            otherwise: interface.unknown,
-        };
-        let closed = Decision {
-            rules: Vec::new(),
-            otherwise: ERRNO | ENOSYS,
-        };
+        let unknown = Decision { rules: Vec::new(), otherwise: interface.unknown };
+        let closed = Decision { rules: Vec::new(), otherwise: ERRNO | ENOSYS };
         let mut ranges: Vec<(u32, &Decision)> = Vec::new();
         let beyond = (interface.decisions.len() as u32, &unknown);
-        let numbered = interface
-            .decisions
-            .iter()
-            .enumerate()
-            .map(|(number, decision)| (number as u32, decision));
-        for (start, decision) in numbered
-            .chain([beyond])
-            .chain(x32.then_some((X32_BIT, &closed)))
-        {
+        let numbered = interface.decisions.iter().enumerate().map(|(number, decision)| (number as u32, decision));
+        for (start, decision) in numbered.chain([beyond]).chain(x32.then_some((X32_BIT, &closed))) {
             if ranges.last().is_none_or(|(_, last)| *last != decision) {
                 ranges.push((start, decision));
             }
@@ -132,11 +108,7 @@ impl Assembler {
         self.push(code::LOAD, 0, 0, NUMBER)
     }
 
-    fn split<'a>(
-        &mut self,
-        ranges: &[(u32, &'a Decision)],
-        leaves: &mut HashMap<&'a Decision, Position>,
-    ) -> Position {
+    fn split<'a>(&mut self, ranges: &[(u32, &'a Decision)], leaves: &mut HashMap<&'a Decision, Position>) -> Position {
         match ranges {
             [] => self.verdict(KILL_PROCESS),
             [(_, decision)] => self.leaf(decision, leaves),
@@ -149,11 +121,7 @@ impl Assembler {
         }
     }
 
-    fn leaf<'a>(
-        &mut self,
-        decision: &'a Decision,
-        leaves: &mut HashMap<&'a Decision, Position>,
-    ) -> Position {
+    fn leaf<'a>(&mut self, decision: &'a Decision, leaves: &mut HashMap<&'a Decision, Position>) -> Position {
         if decision.rules.is_empty() {
             return self.verdict(decision.otherwise);
         }
@@ -170,21 +138,12 @@ impl Assembler {
 
     fn group(&mut self, group: &Group<'_>, no: Position) -> Position {
         match group {
-            Group::OneOf {
-                index,
-                mask,
-                high,
-                lows,
-                verdict,
-            } => {
+            Group::OneOf { index, mask, high, lows, verdict } => {
                 let yes = self.verdict(*verdict);
                 let low = self.one_of(*index, *mask as u32, lows, yes, no);
                 self.equal(*index, true, (*mask >> 32) as u32, *high, low, no)
             }
-            Group::All {
-                conditions,
-                verdict,
-            } => {
+            Group::All { conditions, verdict } => {
                 let mut yes = self.verdict(*verdict);
                 for condition in conditions.iter().rev() {
                     yes = self.condition(condition, yes, no);
@@ -195,20 +154,11 @@ impl Assembler {
     }
 
     fn condition(&mut self, condition: &Condition, yes: Position, no: Position) -> Position {
-        let Condition {
-            index,
-            mask,
-            operator,
-            value,
-        } = *condition;
+        let Condition { index, mask, operator, value } = *condition;
         let (high, low) = ((value >> 32) as u32, value as u32);
         match operator {
             Operator::Equal | Operator::NotEqual => {
-                let (yes, no) = if operator == Operator::Equal {
-                    (yes, no)
-                } else {
-                    (no, yes)
-                };
+                let (yes, no) = if operator == Operator::Equal { (yes, no) } else { (no, yes) };
                 let rest = self.equal(index, false, mask as u32, low, yes, no);
                 self.equal(index, true, (mask >> 32) as u32, high, rest, no)
             }
@@ -220,15 +170,7 @@ impl Assembler {
     }
 
     /// Emits `(half & mask) == value`.
-    fn equal(
-        &mut self,
-        index: u8,
-        high: bool,
-        mask: u32,
-        value: u32,
-        yes: Position,
-        no: Position,
-    ) -> Position {
+    fn equal(&mut self, index: u8, high: bool, mask: u32, value: u32, yes: Position, no: Position) -> Position {
         if value & !mask != 0 {
             return no;
         }
@@ -250,14 +192,7 @@ impl Assembler {
     }
 
     /// Emits the test of the lower half against several values.
-    fn one_of(
-        &mut self,
-        index: u8,
-        mask: u32,
-        values: &[u32],
-        yes: Position,
-        no: Position,
-    ) -> Position {
+    fn one_of(&mut self, index: u8, mask: u32, values: &[u32], yes: Position, no: Position) -> Position {
         let mut next = no;
         for (first, last) in spans(values).into_iter().rev() {
             next = if first == last {
@@ -278,48 +213,23 @@ impl Assembler {
             self.push(code::AND, 0, 0, mask);
         }
         // Arguments are little-endian 64-bit words from byte 16 on.
-        self.push(
-            code::LOAD,
-            0,
-            0,
-            16 + 8 * u32::from(index) + 4 * u32::from(high),
-        )
+        self.push(code::LOAD, 0, 0, 16 + 8 * u32::from(index) + 4 * u32::from(high))
     }
 }
 
 /// Neighbouring rules that are tested together.
 enum Group<'a> {
     /// The argument is one of several values with the same upper half: `index`, `mask`, upper half, lower halves.
-    OneOf {
-        index: u8,
-        mask: u64,
-        high: u32,
-        lows: Vec<u32>,
-        verdict: u32,
-    },
+    OneOf { index: u8, mask: u64, high: u32, lows: Vec<u32>, verdict: u32 },
     /// All conditions hold.
-    All {
-        conditions: &'a [Condition],
-        verdict: u32,
-    },
+    All { conditions: &'a [Condition], verdict: u32 },
 }
 
 fn groups(rules: &[(Vec<Condition>, u32)]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for (conditions, verdict) in rules {
-        let [
-            Condition {
-                index,
-                mask,
-                operator: Operator::Equal,
-                value,
-            },
-        ] = conditions.as_slice()
-        else {
-            groups.push(Group::All {
-                conditions,
-                verdict: *verdict,
-            });
+        let [Condition { index, mask, operator: Operator::Equal, value }] = conditions.as_slice() else {
+            groups.push(Group::All { conditions, verdict: *verdict });
             continue;
         };
         if value & !mask != 0 {
@@ -327,25 +237,13 @@ fn groups(rules: &[(Vec<Condition>, u32)]) -> Vec<Group<'_>> {
             continue;
         }
         let high = (value >> 32) as u32;
-        if let Some(Group::OneOf {
-            index: i,
-            mask: m,
-            high: h,
-            lows,
-            verdict: v,
-        }) = groups.last_mut()
+        if let Some(Group::OneOf { index: i, mask: m, high: h, lows, verdict: v }) = groups.last_mut()
             && (*i, *m, *h, *v) == (*index, *mask, high, *verdict)
         {
             lows.push(*value as u32);
         } else {
             let lows = vec![*value as u32];
-            groups.push(Group::OneOf {
-                index: *index,
-                mask: *mask,
-                high,
-                lows,
-                verdict: *verdict,
-            });
+            groups.push(Group::OneOf { index: *index, mask: *mask, high, lows, verdict: *verdict });
         }
     }
     groups

@@ -17,20 +17,12 @@ pub struct Call {
 impl Call {
     /// Returns an x86-64 system call.
     pub fn x86_64(number: u32, arguments: [u64; 6]) -> Self {
-        Self {
-            number,
-            architecture: AUDIT_ARCH_X86_64,
-            arguments,
-        }
+        Self { number, architecture: AUDIT_ARCH_X86_64, arguments }
     }
 
     /// Returns a 32-bit system call.
     pub fn i386(number: u32, arguments: [u64; 6]) -> Self {
-        Self {
-            number,
-            architecture: AUDIT_ARCH_I386,
-            arguments,
-        }
+        Self { number, architecture: AUDIT_ARCH_I386, arguments }
     }
 
     /// Returns the 32-bit word at a byte offset, as the kernel lays the structure out.
@@ -42,11 +34,7 @@ impl Call {
             8 | 12 => Some(0),
             16..64 if offset.is_multiple_of(4) => {
                 let argument = self.arguments[(offset as usize - 16) / 8];
-                Some(if offset.is_multiple_of(8) {
-                    argument as u32
-                } else {
-                    (argument >> 32) as u32
-                })
+                Some(if offset.is_multiple_of(8) { argument as u32 } else { (argument >> 32) as u32 })
             }
             _ => None,
         }
@@ -64,19 +52,11 @@ pub(super) struct Instruction {
 
 impl Instruction {
     pub(super) fn unpack(word: u64) -> Self {
-        Self {
-            code: (word >> 48) as u16,
-            jt: (word >> 40) as u8,
-            jf: (word >> 32) as u8,
-            k: word as u32,
-        }
+        Self { code: (word >> 48) as u16, jt: (word >> 40) as u8, jf: (word >> 32) as u8, k: word as u32 }
     }
 
     pub(super) fn pack(self) -> u64 {
-        u64::from(self.code) << 48
-            | u64::from(self.jt) << 40
-            | u64::from(self.jf) << 32
-            | u64::from(self.k)
+        u64::from(self.code) << 48 | u64::from(self.jt) << 40 | u64::from(self.jf) << 32 | u64::from(self.k)
     }
 }
 
@@ -88,13 +68,7 @@ pub fn run(program: &[u64], call: &Call) -> Option<(u32, usize)> {
     for steps in 1.. {
         let instruction = Instruction::unpack(*program.get(at)?);
         let k = instruction.k;
-        let branch = |condition: bool| {
-            usize::from(if condition {
-                instruction.jt
-            } else {
-                instruction.jf
-            })
-        };
+        let branch = |condition: bool| usize::from(if condition { instruction.jt } else { instruction.jf });
         at += 1;
         match instruction.code {
             code::LOAD => accumulator = call.word(k)?,
@@ -114,9 +88,7 @@ pub fn run(program: &[u64], call: &Call) -> Option<(u32, usize)> {
 /// program, a return at the end.
 pub(super) fn is_well_formed(program: &[u64]) -> bool {
     let length = program.len();
-    let ends = program
-        .last()
-        .is_some_and(|last| Instruction::unpack(*last).code == code::RETURN);
+    let ends = program.last().is_some_and(|last| Instruction::unpack(*last).code == code::RETURN);
     ends && length <= super::MAX_INSTRUCTIONS
         && program.iter().enumerate().all(|(at, word)| {
             let instruction = Instruction::unpack(*word);

@@ -146,14 +146,10 @@ pub enum SeccompError {
     #[error("seccomp profile: minKernel {0:?} is not MAJOR.MINOR")]
     Kernel(String),
     /// The profile wants a supervisor in user space.
-    #[error(
-        "seccomp profile: SCMP_ACT_NOTIFY is not supported; use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW"
-    )]
+    #[error("seccomp profile: SCMP_ACT_NOTIFY is not supported; use SCMP_ACT_ERRNO or SCMP_ACT_ALLOW")]
     Notify,
     /// 32-bit programs were asked for and the profile does not list them.
-    #[error(
-        "seccomp profile lists no rules for 32-bit programs (SCMP_ARCH_X86 in archMap or architectures)"
-    )]
+    #[error("seccomp profile lists no rules for 32-bit programs (SCMP_ARCH_X86 in archMap or architectures)")]
     NoI386,
     /// The kernel takes 4096 instructions.
     #[error("seccomp profile compiles to {0} instructions; the kernel takes 4096")]
@@ -164,40 +160,26 @@ pub enum SeccompError {
 ///
 /// # Errors
 /// When the text is no profile, or asks for what cannot be had; never for built-in profiles without `i386`.
-pub fn load_profile(
-    source: ProfileSource<'_>,
-    options: &ProfileOptions,
-) -> Result<SeccompFilter, SeccompError> {
+pub fn load_profile(source: ProfileSource<'_>, options: &ProfileOptions) -> Result<SeccompFilter, SeccompError> {
     match prebuilt::find(source, options) {
-        Some(instructions) => Ok(SeccompFilter {
-            profile: source.name().to_owned(),
-            instructions,
-        }),
+        Some(instructions) => Ok(SeccompFilter { profile: source.name().to_owned(), instructions }),
         None => compile_profile(source, options),
     }
 }
 
 /// Compiles a profile.
-fn compile_profile(
-    source: ProfileSource<'_>,
-    options: &ProfileOptions,
-) -> Result<SeccompFilter, SeccompError> {
+fn compile_profile(source: ProfileSource<'_>, options: &ProfileOptions) -> Result<SeccompFilter, SeccompError> {
     let profile = Profile::parse(source.name(), source.text())?;
     let (main, i386) = rules::decide(&profile, options)?;
     let instructions = compile::compile(&main, i386.as_ref())?;
     debug_assert!(interpret::is_well_formed(&instructions));
-    Ok(SeccompFilter {
-        profile: source.name().to_owned(),
-        instructions,
-    })
+    Ok(SeccompFilter { profile: source.name().to_owned(), instructions })
 }
 
 /// Returns the capabilities that entries of a profile depend on.
 #[cfg(test)]
 fn relevant(profile: &Profile) -> CapabilitySet {
-    let known = profile
-        .capability_names()
-        .filter_map(|name| Capability::parse(name).ok());
+    let known = profile.capability_names().filter_map(|name| Capability::parse(name).ok());
     known.fold(CapabilitySet::EMPTY, CapabilitySet::with)
 }
 
@@ -213,17 +195,11 @@ pub struct Count {
 impl SeccompFilter {
     /// Counts what the filter allows, by running it on every known number.
     pub fn count(&self) -> Count {
-        let mut count = Count {
-            allowed: 0,
-            conditional: 0,
-        };
+        let mut count = Count { allowed: 0, conditional: 0 };
         for (_, number) in syscalls::X86_64 {
             let passes = |arguments| {
-                run(
-                    &self.instructions,
-                    &Call::x86_64(u32::from(number), arguments),
-                )
-                .is_some_and(|(verdict, _)| verdict == ALLOW || verdict == LOG)
+                run(&self.instructions, &Call::x86_64(u32::from(number), arguments))
+                    .is_some_and(|(verdict, _)| verdict == ALLOW || verdict == LOG)
             };
             // Constant verdicts are reached without looking at an argument.
             match reads_arguments(&self.instructions, u32::from(number)) {

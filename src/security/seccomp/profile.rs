@@ -123,20 +123,11 @@ impl Profile {
     /// Reads a profile.
     pub(super) fn parse(name: &str, text: &str) -> Result<Self, SeccompError> {
         if text.len() > MAX_TEXT {
-            return Err(SeccompError::TooLarge {
-                profile: name.to_owned(),
-                limit: MAX_TEXT,
-            });
+            return Err(SeccompError::TooLarge { profile: name.to_owned(), limit: MAX_TEXT });
         }
-        let profile: Self = serde_json::from_str(text).map_err(|source| SeccompError::Parse {
-            profile: name.to_owned(),
-            source,
-        })?;
-        if profile
-            .listener_path
-            .as_deref()
-            .is_some_and(|path| !path.is_empty())
-        {
+        let profile: Self =
+            serde_json::from_str(text).map_err(|source| SeccompError::Parse { profile: name.to_owned(), source })?;
+        if profile.listener_path.as_deref().is_some_and(|path| !path.is_empty()) {
             return Err(SeccompError::Notify);
         }
         Ok(profile)
@@ -155,33 +146,26 @@ impl Profile {
     /// Returns whether the profile speaks for i386 programs too.
     pub(super) fn lists_i386(&self) -> bool {
         let i386 = |name: &String| name == "SCMP_ARCH_X86";
-        let mapped = self.arch_map.iter().flatten().any(|map| {
-            map.architecture == "SCMP_ARCH_X86_64"
-                && map.sub_architectures.iter().flatten().any(i386)
-        });
+        let mapped = self
+            .arch_map
+            .iter()
+            .flatten()
+            .any(|map| map.architecture == "SCMP_ARCH_X86_64" && map.sub_architectures.iter().flatten().any(i386));
         mapped || self.architectures.iter().flatten().any(i386)
     }
 
     /// Returns every capability that an entry depends on.
     #[cfg(test)]
     pub(super) fn capability_names(&self) -> impl Iterator<Item = &str> {
-        let filters = self
-            .entries()
-            .iter()
-            .flat_map(|entry| entry.includes.iter().chain(&entry.excludes));
-        filters
-            .flat_map(|filter| filter.caps.iter().flatten())
-            .map(String::as_str)
+        let filters = self.entries().iter().flat_map(|entry| entry.includes.iter().chain(&entry.excludes));
+        filters.flat_map(|filter| filter.caps.iter().flatten()).map(String::as_str)
     }
 }
 
 impl Entry {
     /// Returns the names, in either spelling.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.name
-            .iter()
-            .chain(self.names.iter().flatten())
-            .map(String::as_str)
+        self.name.iter().chain(self.names.iter().flatten()).map(String::as_str)
     }
 
     /// Returns the conditions.
@@ -195,11 +179,7 @@ impl Entry {
     }
 
     /// Returns whether the entry counts: every included capability is held, no excluded one is, and so on.
-    pub(super) fn applies(
-        &self,
-        has: impl Fn(&str) -> bool,
-        kernel: (u32, u32),
-    ) -> Result<bool, SeccompError> {
+    pub(super) fn applies(&self, has: impl Fn(&str) -> bool, kernel: (u32, u32)) -> Result<bool, SeccompError> {
         let arch = |arches: &Vec<String>| arches.iter().any(|arch| arch == "amd64");
         if let Some(filter) = &self.excludes {
             let kernel = filter.kernel()?.is_some_and(|least| kernel >= least);
@@ -214,10 +194,7 @@ impl Entry {
         };
         let kernel = filter.kernel()?.is_none_or(|least| kernel >= least);
         let caps = filter.caps.iter().flatten().all(|name| has(name));
-        let arch = filter
-            .arches
-            .as_ref()
-            .is_none_or(|arches| arches.is_empty() || arch(arches));
+        let arch = filter.arches.as_ref().is_none_or(|arches| arches.is_empty() || arch(arches));
         Ok(kernel && caps && arch)
     }
 }
@@ -229,10 +206,7 @@ impl Filter {
         };
         let bad = || SeccompError::Kernel(text.chars().take(40).collect());
         let (major, minor) = text.split_once('.').ok_or_else(bad)?;
-        Ok(Some((
-            major.parse().map_err(|_| bad())?,
-            minor.parse().map_err(|_| bad())?,
-        )))
+        Ok(Some((major.parse().map_err(|_| bad())?, minor.parse().map_err(|_| bad())?)))
     }
 }
 

@@ -62,12 +62,7 @@ impl Condition {
             OperatorName::Greater => (u64::MAX, Operator::Greater, argument.value),
             OperatorName::GreaterEqual => (u64::MAX, Operator::GreaterEqual, argument.value),
         };
-        Ok(Self {
-            index,
-            mask,
-            operator,
-            value,
-        })
+        Ok(Self { index, mask, operator, value })
     }
 }
 
@@ -86,28 +81,17 @@ pub(super) fn decide(
     Ok((main, Some(interface(profile, options, &I386)?)))
 }
 
-fn interface(
-    profile: &Profile,
-    options: &ProfileOptions,
-    table: &[(&str, u16)],
-) -> Result<Interface, SeccompError> {
+fn interface(profile: &Profile, options: &ProfileOptions, table: &[(&str, u16)]) -> Result<Interface, SeccompError> {
     let default = profile.default_verdict()?;
     // A call that did not exist when the profile was written is not there: programs then use what they used before.
-    let denied =
-        default & 0xffff_0000 == ERRNO || default == KILL_PROCESS || default == KILL_THREAD;
+    let denied = default & 0xffff_0000 == ERRNO || default == KILL_PROCESS || default == KILL_THREAD;
     let unknown = if denied { ERRNO | ENOSYS } else { default };
-    let highest = table
-        .iter()
-        .map(|(_, number)| usize::from(*number))
-        .max()
-        .unwrap_or(0);
+    let highest = table.iter().map(|(_, number)| usize::from(*number)).max().unwrap_or(0);
     let mut drafts = vec![Draft::Unknown; highest + 1];
     for (_, number) in table {
         drafts[usize::from(*number)] = Draft::Open(Vec::new());
     }
-    let has = |name: &str| {
-        Capability::parse(name).is_ok_and(|capability| options.capabilities.contains(capability))
-    };
+    let has = |name: &str| Capability::parse(name).is_ok_and(|capability| options.capabilities.contains(capability));
     for entry in profile.entries() {
         if !entry.applies(has, options.kernel)? {
             continue;
@@ -118,29 +102,17 @@ fn interface(
         }
         let alternatives = alternatives(entry.arguments(), profile.precedence)?;
         // Names that no kernel of this machine has are skipped: profiles list the calls of all machines.
-        for number in entry
-            .names()
-            .filter_map(|name| syscalls::number(table, name))
-        {
+        for number in entry.names().filter_map(|name| syscalls::number(table, name)) {
             drafts[number as usize].add(&alternatives, verdict, profile.precedence);
         }
     }
-    let decisions = drafts
-        .into_iter()
-        .map(|draft| draft.finish(default, unknown))
-        .collect();
+    let decisions = drafts.into_iter().map(|draft| draft.finish(default, unknown)).collect();
     Ok(Interface { decisions, unknown })
 }
 
 /// Returns the conjunctions of an entry; empty when it has no condition.
-fn alternatives(
-    arguments: &[Argument],
-    precedence: Precedence,
-) -> Result<Vec<Vec<Condition>>, SeccompError> {
-    let conditions = arguments
-        .iter()
-        .map(Condition::new)
-        .collect::<Result<Vec<_>, _>>()?;
+fn alternatives(arguments: &[Argument], precedence: Precedence) -> Result<Vec<Vec<Condition>>, SeccompError> {
+    let conditions = arguments.iter().map(Condition::new).collect::<Result<Vec<_>, _>>()?;
     if conditions.is_empty() {
         return Ok(Vec::new());
     }
@@ -152,10 +124,7 @@ fn alternatives(
         before
     });
     Ok(if repeated && precedence == Precedence::Libseccomp {
-        conditions
-            .into_iter()
-            .map(|condition| vec![condition])
-            .collect()
+        conditions.into_iter().map(|condition| vec![condition]).collect()
     } else {
         vec![conditions]
     })
@@ -180,37 +149,20 @@ impl Draft {
                 Precedence::Libseccomp => Vec::new(),
                 Precedence::First => std::mem::take(rules),
             };
-            *self = Self::Closed(Decision {
-                rules,
-                otherwise: verdict,
-            });
+            *self = Self::Closed(Decision { rules, otherwise: verdict });
         } else {
-            rules.extend(
-                alternatives
-                    .iter()
-                    .map(|conditions| (conditions.clone(), verdict)),
-            );
+            rules.extend(alternatives.iter().map(|conditions| (conditions.clone(), verdict)));
         }
     }
 
     fn finish(self, default: u32, unknown: u32) -> Decision {
         let mut decision = match self {
-            Self::Unknown => Decision {
-                rules: Vec::new(),
-                otherwise: unknown,
-            },
-            Self::Open(rules) => Decision {
-                rules,
-                otherwise: default,
-            },
+            Self::Unknown => Decision { rules: Vec::new(), otherwise: unknown },
+            Self::Open(rules) => Decision { rules, otherwise: default },
             Self::Closed(decision) => decision,
         };
         // Rules at the end that say what follows anyway.
-        while decision
-            .rules
-            .last()
-            .is_some_and(|(_, verdict)| *verdict == decision.otherwise)
-        {
+        while decision.rules.last().is_some_and(|(_, verdict)| *verdict == decision.otherwise) {
             decision.rules.pop();
         }
         decision

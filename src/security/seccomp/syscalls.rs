@@ -6,18 +6,13 @@
 
 /// Returns the number of a system call in a table.
 pub(super) fn number(table: &[(&str, u16)], name: &str) -> Option<u32> {
-    let index = table
-        .binary_search_by(|(known, _)| (*known).cmp(name))
-        .ok()?;
+    let index = table.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
     Some(u32::from(table[index].1))
 }
 
 /// Returns the name of an x86-64 system call number.
 pub fn name(number: u32) -> Option<&'static str> {
-    X86_64
-        .iter()
-        .find(|(_, known)| u32::from(*known) == number)
-        .map(|(name, _)| *name)
+    X86_64.iter().find(|(_, known)| u32::from(*known) == number).map(|(name, _)| *name)
 }
 
 /// x86-64.
@@ -217,11 +212,7 @@ mod tests {
             ("seccomp", libc::SYS_seccomp),
             ("fchmodat2", libc::SYS_fchmodat2),
         ] {
-            assert_eq!(
-                number(&X86_64, name).map(libc::c_long::from),
-                Some(expected),
-                "{name}"
-            );
+            assert_eq!(number(&X86_64, name).map(libc::c_long::from), Some(expected), "{name}");
         }
         assert_eq!(number(&I386, "socketcall"), Some(102));
         assert_eq!(number(&X86_64, "socketcall"), None);
