@@ -6,11 +6,13 @@
 mod digest;
 mod duration;
 mod id;
+mod signal;
 mod size;
 mod time;
 
 pub use digest::{Digest, DigestError, Sha256};
 pub use duration::{DurationError, format_go_duration, human_duration, parse_go_duration};
 pub use id::{ContainerId, IdError};
+pub use signal::{parse_signal, signal_name};
 pub use size::{Bytes, SizeError, human_size};
 pub use time::Timestamp;

@@ -1,8 +1,47 @@
 //! Use cases: containers, images, volumes, networks, exec, logs, build steps. Prints nothing; both doors (`cli`,
 //! later `api`) and both workloads (`build`, `compose`) come through here.
 
+
+mod containers;
+mod create;
+mod error;
+mod exec;
+mod hardening;
+mod images;
+pub mod merge;
+mod names;
+mod network;
 pub mod ranges;
 pub mod record;
 pub mod request;
-mod names;
+mod remove;
+pub mod spec;
+mod start;
+mod stop;
 mod undo;
+
+pub use error::EngineError;
+pub use exec::ExecRequest;
+pub use start::{AttachRequest, Launcher, Started};
+
+use crate::config::Settings;
+use crate::store::Paths;
+
+/// The engine over one store.
+pub struct Engine {
+    /// Where everything lies.
+    pub paths: Paths,
+    /// The operator's settings.
+    pub settings: Settings,
+}
+
+impl Engine {
+    /// Opens a store, making its directories when missing.
+    ///
+    /// # Errors
+    /// When they cannot be made.
+    pub fn open(paths: Paths, settings: Settings) -> Result<Self, EngineError> {
+        paths.create()?;
+        Ok(Self { paths, settings })
+    }
+}

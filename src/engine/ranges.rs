@@ -1,7 +1,8 @@
 //! Slots of host ids: each running container has 65,536 of its own (`facts`: 0x70000000..0x7ffe0000).
 
 use crate::base::ContainerId;
-use crate::store::{Paths, StoreError, is_locked, read_json, remove_file, write_json};
+use crate::shim;
+use crate::store::{Paths, StoreError, read_json, remove_file, write_json};
 use std::path::PathBuf;
 
 /// First id of the first slot: above the usual subordinate ids and systemd-nspawn's range.
@@ -49,7 +50,7 @@ pub fn take(paths: &Paths, id: &ContainerId) -> Result<u32, RangeError> {
 /// Tells whether a slot's file names a container that is gone.
 fn is_stale(paths: &Paths, path: &std::path::Path) -> bool {
     let Ok(owner) = read_json::<ContainerId>(path) else { return false };
-    !paths.container(&owner).exists() && !is_locked(&paths.container_run(&owner).join("lock"))
+    !paths.container(&owner).exists() && !shim::is_alive(&paths.container_run(&owner))
 }
 
 /// Gives a slot back if it belongs to this container.

@@ -1,7 +1,8 @@
 //! A container's record: what was asked for and what was decided at create (`config.json`, written by the engine only).
 
-use super::request::{CreateRequest, Protocol};
+use super::request::CreateRequest;
 use crate::base::{ContainerId, Digest, Timestamp};
+pub use crate::network::PublishedPort;
 use crate::sandbox::{Limits, Process};
 use crate::security::Hardening;
 use crate::shim::{HealthPlan, LogPlan, RestartPolicy, State, Status};
@@ -44,8 +45,10 @@ pub struct ContainerRecord {
     pub mounts: Vec<MountPoint>,
     /// Limits in force.
     pub limits: Limits,
-    /// Walls.
+    /// Walls; the seccomp filter is compiled at start from `seccomp`.
     pub hardening: Hardening,
+    /// Seccomp profile in force.
+    pub seccomp: SeccompChoice,
     /// Restart policy in force.
     pub restart: RestartPolicy,
     /// Signal number of `stop`.
@@ -58,6 +61,20 @@ pub struct ContainerRecord {
     pub log: Option<LogPlan>,
     /// The network as it was attached at the last start.
     pub network: NetworkView,
+}
+
+/// Which seccomp profile a container runs under.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeccompChoice {
+    /// What ordinary images need.
+    Default,
+    /// Less.
+    Strict,
+    /// No filter.
+    Unconfined,
+    /// The profile the user gave, kept as `seccomp.json` beside the record; the text is where it came from.
+    File(String),
 }
 
 /// The image a container was made from.
@@ -118,19 +135,6 @@ pub struct NetworkView {
     pub mac: String,
     /// Published ports as they are.
     pub published: Vec<PublishedPort>,
-}
-
-/// One published port as it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct PublishedPort {
-    /// Address on the host.
-    pub address: IpAddr,
-    /// Port on the host.
-    pub host_port: u16,
-    /// Port inside.
-    pub container_port: u16,
-    /// Protocol.
-    pub protocol: Protocol,
 }
 
 /// A container with what its shim saw.

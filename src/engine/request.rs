@@ -1,6 +1,7 @@
 //! What a door asks for: a container to create, as typed data.
 
 use crate::base::Bytes;
+pub use crate::network::Protocol;
 use crate::shim::RestartPolicy;
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -170,16 +171,6 @@ pub struct PublishRequest {
     pub container_port: u16,
     /// `tcp` or `udp`.
     pub protocol: Protocol,
-}
-
-/// Transport protocol of a published port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
 }
 
 /// Limits asked for; `None` takes the safe default, `Some(0)` of memory and pids lifts it.

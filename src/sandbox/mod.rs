@@ -19,6 +19,7 @@ mod reaper;
 mod running;
 mod tree;
 mod user;
+mod view;
 mod wire;
 
 pub use bundle::*;
@@ -28,4 +29,5 @@ pub use error::{LaunchError, LaunchErrorKind};
 pub use launch::{Kept, Launch, Pending};
 pub use plan::{CloneIds, Kind, LaunchPlan, Outside, PlanError, Step, UserPlan, plan};
 pub use running::{Added, Running};
+pub use view::{view, writable_view};
 pub use user::{Account, IDS};

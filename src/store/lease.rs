@@ -1,12 +1,15 @@
-//! Leases: keep objects alive while a command works on them.
+//! Leases: what a command is making, so that a later one can finish or undo it when the command was killed.
 //!
-//! A lease is a file under `leases/` whose lock is held by the process that works; garbage collection spares what was
-//! written while any lease is held, and removes lease files nobody holds.
+//! A lease is a file under `leases/` that names its subject (a container) and whose lock the working process holds.
+//! While any lease is held, garbage collection spares what no record names yet.
 
 use super::lock::{FileLock, is_locked};
-use super::record::StoreError;
-use super::{Paths, remove_file};
+use super::record::{Durability, StoreError};
+use super::{Paths, remove_file, write_bytes};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A held lease; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
@@ -15,29 +18,67 @@ pub struct Lease {
     _lock: FileLock,
 }
 
+/// What a look at all leases found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Leases {
+    /// Subjects that living processes work on.
+    pub held: Vec<String>,
+    /// Subjects whose process died over them.
+    pub abandoned: Vec<Abandoned>,
+}
+
+/// A lease whose process died; remove its file with [`Abandoned::settle`] once its subject is dealt with.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Abandoned {
+    path: PathBuf,
+    /// What the process worked on.
+    pub subject: String,
+}
+
+impl Abandoned {
+    /// Removes the lease.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn settle(self) -> Result<(), StoreError> {
+        remove_file(&self.path)
+    }
+}
+
 impl Lease {
-    /// Takes a lease for this process.
+    /// Takes a lease on a subject for this process.
+    ///
+    /// The file gets its place by rename once it is locked, so no one ever sees it unlocked while we live.
     ///
     /// # Errors
     /// When its file cannot be made.
-    pub fn take(paths: &Paths) -> Result<Self, StoreError> {
-        let path = paths.root.join("leases").join(format!("{}-{}", std::process::id(), crate::base::Timestamp::now().0));
-        let lock = FileLock::acquire(&path)?;
+    pub fn take(paths: &Paths, subject: &str) -> Result<Self, StoreError> {
+        let dir = paths.root.join("leases");
+        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
+        write_bytes(&draft, subject.as_bytes(), Durability::Atomic)?;
+        let lock = FileLock::acquire(&draft)?;
+        std::fs::rename(&draft, &path).map_err(StoreError::io("rename", &draft))?;
         Ok(Self { path, _lock: lock })
     }
 
-    /// Tells whether any living process holds a lease; removes the files of dead ones.
-    pub fn any_held(paths: &Paths) -> bool {
-        let Ok(entries) = std::fs::read_dir(paths.root.join("leases")) else { return false };
-        let mut held = false;
+    /// Looks at all leases.
+    pub fn survey(paths: &Paths) -> Leases {
+        let mut leases = Leases::default();
+        let Ok(entries) = std::fs::read_dir(paths.root.join("leases")) else { return leases };
         for entry in entries.flatten() {
-            if is_locked(&entry.path()) {
-                held = true;
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().first() == Some(&b'.') {
+                continue;
+            }
+            let Ok(subject) = std::fs::read_to_string(&path) else { continue };
+            if is_locked(&path) {
+                leases.held.push(subject);
             } else {
-                let _ = remove_file(&entry.path());
+                leases.abandoned.push(Abandoned { path, subject });
             }
         }
-        held
+        leases
     }
 }
 
@@ -52,14 +93,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_lease_holds_nothing() {
+    fn a_dead_lease_is_told_from_a_held_one() {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths { root: dir.path().to_owned(), run: dir.path().to_owned() };
-        let lease = Lease::take(&paths).unwrap();
-        assert!(Lease::any_held(&paths));
+        std::fs::create_dir(dir.path().join("leases")).unwrap();
+        let lease = Lease::take(&paths, "alive").unwrap();
+        write_bytes(&dir.path().join("leases/0-0"), b"dead", Durability::Atomic).unwrap();
+        let mut found = Lease::survey(&paths);
+        assert_eq!(found.held, ["alive"]);
+        let dead = found.abandoned.remove(0);
+        assert_eq!(dead.subject, "dead");
+        dead.settle().unwrap();
         drop(lease);
-        super::super::write_bytes(&dir.path().join("leases/dead"), b"", super::super::Durability::Atomic).unwrap();
-        assert!(!Lease::any_held(&paths));
-        assert!(!dir.path().join("leases/dead").exists());
+        assert_eq!(Lease::survey(&paths), Leases::default());
     }
 }

@@ -32,7 +32,10 @@ impl FileLock {
     /// # Errors
     /// When the file cannot be opened or locked.
     pub fn acquire(path: &Path) -> Result<Self, StoreError> {
-        let file = open(path)?;
+        Self::wait(open(path)?, path)
+    }
+
+    fn wait(file: File, path: &Path) -> Result<Self, StoreError> {
         loop {
             match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -40,6 +43,14 @@ impl FileLock {
                 Ok(()) => return Ok(Self { _file: file }),
             }
         }
+    }
+
+    /// Waits for the lock of a directory, which leaves no file behind.
+    ///
+    /// # Errors
+    /// When the directory does not exist or cannot be locked.
+    pub fn acquire_dir(path: &Path) -> Result<Self, StoreError> {
+        Self::wait(File::open(path).map_err(StoreError::io("open", path))?, path)
     }
 
     /// Takes the lock if it is free; `None` when somebody else holds it.

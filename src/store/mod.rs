@@ -24,7 +24,7 @@ mod names;
 mod paths;
 mod record;
 
-pub use lease::Lease;
+pub use lease::{Abandoned, Lease, Leases};
 pub use lock::{FileLock, is_locked};
 pub use names::{NameError, Names};
 pub use paths::Paths;

@@ -1,0 +1,117 @@
+//! Looking at containers: by name, by id prefix, all of them, with the state that is true now.
+
+use super::record::{Container, ContainerRecord, created_state};
+use super::{Engine, EngineError};
+use crate::base::ContainerId;
+use crate::shim::{self, State, Status};
+use crate::store::{Names, StoreError, read_json};
+
+impl Engine {
+    /// Finds a container by id, name, or unique prefix of an id.
+    ///
+    /// # Errors
+    /// [`EngineError::NoContainer`] and [`EngineError::Ambiguous`].
+    pub fn find(&self, text: &str) -> Result<ContainerId, EngineError> {
+        let name = text.strip_prefix('/').unwrap_or(text);
+        if let Ok(id) = ContainerId::try_from(name.to_owned())
+            && self.paths.container(&id).join("config.json").exists()
+        {
+            return Ok(id);
+        }
+        if let Some(id) = Names::new(&self.paths).owner(name) {
+            return Ok(id);
+        }
+        let unknown = || EngineError::NoContainer(text.to_owned());
+        if name.is_empty() || !name.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(unknown());
+        }
+        let mut found = self.ids()?.into_iter().filter(|id| id.as_str().starts_with(name));
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (Some(_), Some(_)) => Err(EngineError::Ambiguous(text.to_owned())),
+            (None, _) => Err(unknown()),
+        }
+    }
+
+    /// Returns the ids of all containers that have a record, in no order.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn ids(&self) -> Result<Vec<ContainerId>, EngineError> {
+        let dir = self.paths.root.join("containers");
+        let entries = std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?;
+        Ok(entries
+            .flatten()
+            .filter_map(|entry| ContainerId::try_from(entry.file_name().into_string().ok()?).ok())
+            .filter(|id| self.paths.container(id).join("config.json").exists())
+            .collect())
+    }
+
+    /// Returns all containers, newest first.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn list(&self) -> Result<Vec<Container>, EngineError> {
+        let mut all = Vec::new();
+        for id in self.ids()? {
+            match self.observe(&id) {
+                Ok(container) => all.push(container),
+                // Removed while we were looking.
+                Err(EngineError::NoContainer(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        all.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        Ok(all)
+    }
+
+    /// Returns a container as it is now.
+    ///
+    /// A record that says running although no shim holds its lock belongs to a shim that was killed or to an earlier
+    /// boot: what it left is taken down and the state set right before it is returned.
+    ///
+    /// # Errors
+    /// When there is no such container or its record cannot be read.
+    pub fn observe(&self, id: &ContainerId) -> Result<Container, EngineError> {
+        let record = self.record(id)?;
+        let state = self.state(&record)?;
+        if !is_alive(state.status) || self.has_shim(id) {
+            return Ok(Container { record, state });
+        }
+        // The shim may just have ended in good order: read again now that its lock is free.
+        let state = self.state(&record)?;
+        if !is_alive(state.status) {
+            return Ok(Container { record, state });
+        }
+        let state = self.recover(&record, state)?;
+        Ok(Container { record, state })
+    }
+
+    /// Returns a container's record without looking at its state.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn record(&self, id: &ContainerId) -> Result<ContainerRecord, EngineError> {
+        ContainerRecord::load(&self.paths, id).map_err(|error| {
+            if error.is_not_found() { EngineError::NoContainer(id.to_string()) } else { error.into() }
+        })
+    }
+
+    /// Tells whether a container's shim lives.
+    pub fn has_shim(&self, id: &ContainerId) -> bool {
+        shim::is_alive(&self.paths.container_run(id))
+    }
+
+    fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
+        match read_json(&record.state_file(&self.paths)) {
+            Ok(state) => Ok(state),
+            Err(error) if StoreError::is_not_found(&error) => Ok(created_state()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// Tells whether a status needs a living shim.
+fn is_alive(status: Status) -> bool {
+    matches!(status, Status::Running | Status::Paused | Status::Restarting)
+}

@@ -1,0 +1,32 @@
+//! Images as the engine sees them: who uses them, removing them, taking out what nobody needs.
+
+use super::{Engine, EngineError};
+use crate::base::Digest;
+use crate::image::{Images, Removed};
+use crate::store::Lease;
+
+impl Engine {
+    /// Returns the names of containers made from an image.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn image_users(&self, id: &Digest) -> Result<Vec<String>, EngineError> {
+        let uses = |record: &super::record::ContainerRecord| record.image.as_ref().is_some_and(|image| image.id == *id);
+        Ok(self.list()?.into_iter().filter(|c| uses(&c.record)).map(|c| c.record.name).collect())
+    }
+
+    /// Untags an image and deletes it with its last name; refused while a container was made from it.
+    ///
+    /// # Errors
+    /// When there is no such image or a container uses it.
+    pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+        let containers = self.list()?;
+        let users = |id: &Digest| -> Vec<String> {
+            let made_from = |image: &super::record::ImageUse| image.id == *id;
+            let of = containers.iter().filter(|c| c.record.image.as_ref().is_some_and(made_from));
+            of.map(|c| c.record.id.short().to_owned()).collect()
+        };
+        let _lease = Lease::take(&self.paths, "image")?;
+        Ok(Images::open(&self.paths)?.remove(name, force, &users)?)
+    }
+}

@@ -1,0 +1,151 @@
+//! Removing containers and what belongs to them, in an order that a cut at any point leaves repairable.
+
+use super::record::{Container, ContainerRecord};
+use super::{Engine, EngineError};
+use crate::base::ContainerId;
+use crate::image::Snapshotter;
+use crate::shim::Status;
+use crate::store::{FileLock, Lease, Names, StoreError, remove_file};
+use crate::volume::{VolumeError, Volumes};
+
+/// Beginning of the leases on build trees; the snapshot's key follows.
+pub(super) const TREE: &str = "tree ";
+/// SIGKILL.
+const KILL: i32 = 9;
+
+impl Engine {
+    /// Removes a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
+    ///
+    /// # Errors
+    /// [`EngineError::Running`] without `force`.
+    pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
+        let Container { record, state } = self.observe(id)?;
+        if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
+            if !force {
+                return Err(EngineError::Running { name: record.name, id: id.clone() });
+            }
+            self.stop(id, Some(KILL), Some(0))?;
+        }
+        match FileLock::acquire_dir(&self.paths.container(id)) {
+            // The shim's own clean-up was quicker.
+            Err(error) if error.is_not_found() && record.request.auto_remove => return Ok(()),
+            Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
+            Err(error) => return Err(error.into()),
+            Ok(lock) => {
+                if !self.paths.container(id).exists() {
+                    return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
+                }
+                self.release(id)?;
+                self.erase(&record, volumes || record.request.auto_remove)?;
+                drop(lock);
+                Ok(())
+            }
+        }
+    }
+
+    /// Does what is due after a container has ended: gives back its network and ids, removes it if it was to be.
+    ///
+    /// Safe to call twice and from two processes at once.
+    ///
+    /// # Errors
+    /// When something cannot be given back.
+    pub fn finish(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
+            // A build step, or a container that was removed meanwhile.
+            Err(error) if error.is_not_found() => return self.release(id),
+            other => other?,
+        };
+        let record = match ContainerRecord::load(&self.paths, id) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            other => other?,
+        };
+        self.release(id)?;
+        if record.request.auto_remove { self.erase(&record, true) } else { Ok(()) }
+    }
+
+    /// Removes everything of a container that has a record; the record goes before what it names is needed no more.
+    fn erase(&self, record: &ContainerRecord, volumes: bool) -> Result<(), EngineError> {
+        let id = &record.id;
+        if record.request.rootfs.is_none() {
+            Snapshotter::new(&self.paths).remove(id.as_str())?;
+        }
+        if volumes {
+            for point in record.mounts.iter().filter(|point| point.anonymous) {
+                match Volumes::new(&self.paths).remove(&point.name) {
+                    Ok(()) | Err(VolumeError::NotFound(_)) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        }
+        Names::new(&self.paths).release(&record.name, id)?;
+        let dir = self.paths.container(id);
+        remove_file(&dir.join("config.json"))?;
+        Ok(std::fs::remove_dir_all(&dir).map_err(StoreError::io("remove", &dir))?)
+    }
+
+    /// Removes what is there of a container, whole or half-made.
+    pub(super) fn forget(&self, id: &ContainerId) -> Result<(), EngineError> {
+        if let Ok(record) = ContainerRecord::load(&self.paths, id) {
+            return self.erase(&record, true);
+        }
+        self.release(id)?;
+        Snapshotter::new(&self.paths).remove(id.as_str())?;
+        let names = self.paths.root.join("names");
+        for entry in std::fs::read_dir(&names).map_err(StoreError::io("list", &names))?.flatten() {
+            Names::new(&self.paths).release(&entry.file_name().to_string_lossy(), id)?;
+        }
+        let dir = self.paths.container(id);
+        match std::fs::remove_dir_all(&dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &dir)(source).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Undoes what commands that were killed had begun.
+    ///
+    /// # Errors
+    /// When something cannot be taken down; the next command tries again.
+    pub fn settle_abandoned(&self) -> Result<(), EngineError> {
+        for lease in Lease::survey(&self.paths).abandoned {
+            if let Some(key) = lease.subject.strip_prefix(TREE) {
+                Snapshotter::new(&self.paths).remove(key)?;
+            } else if let Ok(id) = ContainerId::try_from(lease.subject.clone())
+                && !self.has_shim(&id)
+            {
+                let begun = ContainerRecord::load(&self.paths, &id);
+                match begun {
+                    // Created in full, its start cut off: keep what a person named, take the rest down.
+                    Ok(record) if !record.request.auto_remove => self.release(&id)?,
+                    _ => self.forget(&id)?,
+                }
+            }
+            lease.settle()?;
+        }
+        Ok(())
+    }
+
+    /// Removes a volume nobody uses.
+    ///
+    /// # Errors
+    /// [`EngineError::VolumeInUse`] when a container has it, running or not.
+    pub fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        let users = self.volume_users(name)?;
+        if !users.is_empty() {
+            return Err(EngineError::VolumeInUse { name: name.to_owned(), users });
+        }
+        match Volumes::new(&self.paths).remove(name) {
+            Err(VolumeError::NotFound(_)) if force => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    /// Returns the ids of containers that have a volume.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn volume_users(&self, name: &str) -> Result<Vec<String>, EngineError> {
+        let all = self.list()?;
+        let uses = |container: &Container| container.record.mounts.iter().any(|point| point.name == name);
+        Ok(all.iter().filter(|container| uses(container)).map(|container| container.record.id.to_string()).collect())
+    }
+}

@@ -1,0 +1,142 @@
+//! From a container's record to its bundle (pure).
+
+use super::record::{ContainerRecord, MountKind, MountPoint};
+use super::request::NetworkMode;
+use crate::sandbox::{
+    BindIds, Bundle, Cgroup, Device, Mount, MountSource, Namespace, Namespaces, Root, UserNamespace,
+};
+use crate::security::{Hardening, Level, SeccompFilter};
+use std::path::{Path, PathBuf};
+
+/// Size of `/dev/shm` unless `--shm-size` says otherwise, as Docker's.
+pub(super) const DEFAULT_SHM: u64 = 64 << 20;
+
+/// What is known only at start.
+#[derive(Clone, Debug)]
+pub struct Circumstances {
+    /// The root file system.
+    pub root: Root,
+    /// First host id of the container's own range; unused with the host's or another's user namespace.
+    pub base: u32,
+    /// The compiled filter.
+    pub seccomp: Option<SeccompFilter>,
+    /// Directory with the container's `hosts`, `hostname` and `resolv.conf`.
+    pub own_files: PathBuf,
+    /// Owners of bind sources that are ordinary users', by source path.
+    pub owners: Vec<(PathBuf, u32, u32)>,
+    /// The container whose namespaces are joined: host pid and first host id (`None`: host user namespace).
+    pub net_of: Option<(i32, Option<u32>)>,
+    /// Pids of containers whose pid, ipc namespaces are joined.
+    pub pid_of: Option<i32>,
+    /// See `pid_of`.
+    pub ipc_of: Option<i32>,
+}
+
+/// Assembles the bundle of one start.
+pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
+    let request = &record.request;
+    let mut mounts: Vec<Mount> = record.mounts.iter().map(|point| mount(point, now)).collect();
+    mounts.extend(own_file_mounts(&now.own_files, &own_files(&record.mounts)));
+    Bundle {
+        id: record.id.clone(),
+        root: now.root.clone(),
+        root_readonly: request.read_only,
+        userns: user_namespace(record, now),
+        namespaces: namespaces(record, now),
+        hostname: if request.uts_mode == "host" { String::new() } else { record.hostname.clone() },
+        domainname: request.domainname.clone().unwrap_or_default(),
+        process: record.process.clone(),
+        mounts,
+        shm_size: request.shm_size.map_or(DEFAULT_SHM, |size| size.0),
+        devices: request
+            .devices
+            .iter()
+            .map(|(host, target, access)| Device { host: host.clone(), target: target.clone(), access: access.clone() })
+            .collect(),
+        sysctls: request.sysctls.clone(),
+        cgroup: Cgroup { path: format!("bulkhead/{}", record.id), limits: record.limits.clone() },
+        hardening: Hardening { seccomp: now.seccomp.clone(), ..record.hardening.clone() },
+        init: request.init,
+    }
+}
+
+/// Mounts our own files over those of `/etc`.
+pub(super) fn own_file_mounts(dir: &Path, names: &[&str]) -> Vec<Mount> {
+    let mount = |name: &&str| Mount {
+        target: format!("/etc/{name}"),
+        source: MountSource::OwnFile(dir.join(name)),
+        readonly: false,
+    };
+    names.iter().map(mount).collect()
+}
+
+/// Names of our own files that are mounted: none over a mount of the user's at the same place.
+fn own_files(mounts: &[MountPoint]) -> Vec<&'static str> {
+    let taken = |name: &str| mounts.iter().any(|m| m.target == format!("/etc/{name}") || m.target == "/etc");
+    ["hosts", "hostname", "resolv.conf"].into_iter().filter(|name| !taken(name)).collect()
+}
+
+fn mount(point: &MountPoint, now: &Circumstances) -> Mount {
+    let source = match point.kind {
+        MountKind::Tmpfs => MountSource::Tmpfs { options: point.options.clone() },
+        MountKind::Volume => {
+            MountSource::Bind { path: point.source.clone(), recursive: false, ids: BindIds::Same }
+        }
+        MountKind::Bind => MountSource::Bind {
+            path: point.source.clone(),
+            recursive: point.recursive,
+            ids: owner_of(&point.source, now),
+        },
+    };
+    Mount { target: point.target.clone(), source, readonly: !point.writable }
+}
+
+/// A bind source that belongs to an ordinary user shows that user as root (`facts/user-namespaces.md` §4).
+fn owner_of(source: &Path, now: &Circumstances) -> BindIds {
+    match now.owners.iter().find(|(path, ..)| path == source) {
+        Some((_, uid, gid)) => BindIds::Owner { uid: *uid, gid: *gid },
+        None => BindIds::Same,
+    }
+}
+
+/// Which user namespace, and why the host's where it is (`facts/user-namespaces.md` §5).
+fn user_namespace(record: &ContainerRecord, now: &Circumstances) -> UserNamespace {
+    let request = &record.request;
+    let host = |because: &str| UserNamespace::Host { because: because.to_owned() };
+    if record.hardening.level == Level::Privileged {
+        return host("--privileged");
+    }
+    if request.userns_mode == "host" {
+        return host("--userns=host");
+    }
+    match (&request.network, now.net_of) {
+        (NetworkMode::Container(name), Some((pid, base))) => match base {
+            Some(base) => UserNamespace::Join { path: PathBuf::from(format!("/proc/{pid}/ns/user")), base },
+            None => host(&format!("--network=container:{name} uses the host's")),
+        },
+        (NetworkMode::Host, _) if request.userns_mode != "private" => host("--net=host"),
+        _ if request.pid_mode == "host" && request.userns_mode != "private" => host("--pid=host"),
+        _ => UserNamespace::Range { base: now.base },
+    }
+}
+
+fn namespaces(record: &ContainerRecord, now: &Circumstances) -> Namespaces {
+    let request = &record.request;
+    let join = |pid: Option<i32>, kind: &str| match pid {
+        Some(pid) => Namespace::Join(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))),
+        None => Namespace::New,
+    };
+    let mode = |text: &str, pid: Option<i32>, kind: &str| if text == "host" { Namespace::Host } else { join(pid, kind) };
+    Namespaces {
+        net: match request.network {
+            NetworkMode::Host => Namespace::Host,
+            NetworkMode::Container(_) => join(now.net_of.map(|(pid, _)| pid), "net"),
+            _ => Namespace::New,
+        },
+        pid: mode(&request.pid_mode, now.pid_of, "pid"),
+        ipc: mode(&request.ipc_mode, now.ipc_of, "ipc"),
+        uts: mode(&request.uts_mode, None, "uts"),
+        cgroup: if request.cgroupns_mode == "host" { Namespace::Host } else { Namespace::New },
+        time: Namespace::New,
+    }
+}

@@ -1,0 +1,243 @@
+//! Starting a container: from its record to a running shim.
+
+use super::network::taken;
+use super::record::{Container, ContainerRecord, SeccompChoice};
+use super::request::NetworkMode;
+use super::spec::{Circumstances, assemble};
+use super::undo::Undo;
+use super::{Engine, EngineError, ranges};
+use crate::base::ContainerId;
+use crate::image::Snapshotter;
+use crate::network::{self, EndpointPlan};
+use crate::sandbox::{Root, UserNamespace};
+use crate::security::{CapabilitySet, SeccompFilter};
+use crate::security::features::kernel_version;
+use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
+use crate::shim::protocol::NetworkHandles;
+use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
+use crate::store::{FileLock, StoreError};
+use std::fs::DirBuilder;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+
+/// Makes a shim that waits for its plan.
+pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
+
+/// Which of a container's streams a start attaches to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttachRequest {
+    /// Send stdin.
+    pub stdin: bool,
+    /// Receive stdout and stderr.
+    pub output: bool,
+}
+
+/// A container that has just been started.
+#[derive(Debug)]
+pub struct Started {
+    /// The stream asked for, see [`crate::shim::protocol`].
+    pub stream: Option<OwnedFd>,
+    /// The connection to its shim.
+    pub client: Client,
+    /// What the user should know: ports another firewall table blocks, limits that are not enforced.
+    pub warnings: Vec<String>,
+}
+
+impl Engine {
+    /// Starts a container; one that runs already is [`EngineError::Status`].
+    ///
+    /// # Errors
+    /// When the sandbox, the network or the program cannot be started; the container is then as it was before.
+    pub fn start(
+        &self,
+        id: &ContainerId,
+        launcher: Launcher<'_>,
+        attach: Option<AttachRequest>,
+        tty_size: Option<(u16, u16)>,
+    ) -> Result<Started, EngineError> {
+        let _lock = FileLock::acquire_dir(&self.paths.container(id))?;
+        let Container { mut record, state } = self.observe(id)?;
+        if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
+            let status = if state.status == Status::Paused { "paused, unpause it" } else { "running" };
+            return Err(EngineError::Status { action: "start", name: record.name, status });
+        }
+        record.process.tty_size = tty_size;
+        let mut undo = Undo::new();
+        undo.push(|| drop(self.release(id)));
+        let place = self.plan_network(&record)?;
+        self.write_own_files(&record, place.as_ref())?;
+        let plan = self.shim_plan(&record)?;
+        let mut shim = launcher()?;
+        let prepared = shim.launch(plan).map_err(start_error)?;
+        let stream = attach.map(|streams| shim.attach(streams.stdin, streams.output)).transpose()?;
+        let (mut warnings, mut handles, mut descriptors) = (Vec::new(), NetworkHandles::default(), Vec::new());
+        record.network = match place {
+            None => self.borrowed_network(&record),
+            Some(place) => {
+                let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
+                let (view, for_shim) = taken(&attached);
+                (handles, descriptors, warnings) = (for_shim, attached.descriptors, attached.warnings);
+                view
+            }
+        };
+        record.save(&self.paths)?;
+        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
+        shim.proceed(handles, &borrowed).map_err(start_error)?;
+        undo.keep();
+        Ok(Started { stream, client: shim.into_client(), warnings })
+    }
+
+    /// Puts the shim's order together: range of ids, filter, bundle.
+    fn shim_plan(&self, record: &ContainerRecord) -> Result<ShimPlan, EngineError> {
+        let id = &record.id;
+        let run_dir = self.paths.container_run(id);
+        DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(StoreError::io("create directory", &run_dir))?;
+        let root = match &record.request.rootfs {
+            Some(path) => Root::Directory(path.clone()),
+            None => {
+                let active = Snapshotter::new(&self.paths).mounts(id.as_str())?;
+                Root::Overlay {
+                    store: active.store,
+                    lowers: active.lowers,
+                    upper: active.upper,
+                    work: active.work,
+                    volatile: record.request.auto_remove,
+                }
+            }
+        };
+        let mut now = Circumstances {
+            root,
+            base: 0,
+            seccomp: self.filter(record)?,
+            own_files: self.paths.container(id),
+            owners: owners(record),
+            net_of: None,
+            pid_of: self.pid_of(&record.request.pid_mode)?,
+            ipc_of: self.pid_of(&record.request.ipc_mode)?,
+        };
+        if let NetworkMode::Container(name) = &record.request.network {
+            let other = self.find(name)?;
+            let pid = self.running_pid(&other)?;
+            now.net_of = Some((pid, ranges::held(&self.paths, &other)));
+        }
+        let mut bundle = assemble(record, &now);
+        if let UserNamespace::Range { base } = &mut bundle.userns {
+            *base = ranges::take(&self.paths, id)?;
+        }
+        Ok(ShimPlan {
+            bundle,
+            stdin_open: record.request.stdin_open,
+            state_file: record.state_file(&self.paths),
+            durable: !record.request.auto_remove,
+            run_dir,
+            log: record.log.clone(),
+            restart: record.restart,
+            stop_signal: record.stop_signal,
+            stop_timeout: record.stop_timeout,
+            health: record.health.clone(),
+            cleanup: self.cleanup(id),
+        })
+    }
+
+    /// Returns the arguments with which a fresh process of ours does [`Engine::finish`].
+    pub(super) fn cleanup(&self, id: &ContainerId) -> Vec<String> {
+        let (root, run) = (self.paths.root.display().to_string(), self.paths.run.display().to_string());
+        vec!["--root".to_owned(), root, "--run".to_owned(), run, "_cleanup".to_owned(), id.to_string()]
+    }
+
+    /// Compiles the container's seccomp profile, or takes the compiled one from the cache.
+    fn filter(&self, record: &ContainerRecord) -> Result<Option<SeccompFilter>, EngineError> {
+        self.compile(&record.id, &record.seccomp, record.hardening.capabilities)
+    }
+
+    pub(super) fn compile(
+        &self,
+        id: &ContainerId,
+        choice: &SeccompChoice,
+        capabilities: CapabilitySet,
+    ) -> Result<Option<SeccompFilter>, EngineError> {
+        let cache = self.paths.root.join("cache/seccomp");
+        let options = ProfileOptions { capabilities, kernel: kernel_version(), i386: false };
+        let text;
+        let source = match choice {
+            SeccompChoice::Unconfined => return Ok(None),
+            SeccompChoice::Default => ProfileSource::Default,
+            SeccompChoice::Strict => ProfileSource::Strict,
+            SeccompChoice::File(name) => {
+                let path = self.paths.container(id).join("seccomp.json");
+                let bytes = std::fs::read(&path).map_err(StoreError::io("read", &path))?;
+                text = String::from_utf8(bytes).map_err(|_| EngineError::ProfileText(name.clone()))?;
+                ProfileSource::File { name, text: &text }
+            }
+        };
+        Ok(Some(seccomp::load_cached(&cache, source, &options)?))
+    }
+
+    /// Returns the pid of a running container.
+    pub(super) fn running_pid(&self, id: &ContainerId) -> Result<i32, EngineError> {
+        let container = self.observe(id)?;
+        match container.state.status {
+            Status::Running | Status::Paused => Ok(container.state.pid),
+            _ => Err(EngineError::Status { action: "join", name: container.record.name, status: "not running" }),
+        }
+    }
+
+    /// Reads `container:NAME` of `--pid` and `--ipc`.
+    fn pid_of(&self, mode: &str) -> Result<Option<i32>, EngineError> {
+        match mode.strip_prefix("container:") {
+            Some(name) => Ok(Some(self.running_pid(&self.find(name)?)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// Gives back what a start holds outside the shim: network, id range, directory in `$RUN`.
+    ///
+    /// # Errors
+    /// The first that happened; everything is tried.
+    pub(super) fn release(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let network = network::detach(id, &self.paths);
+        if let Some(base) = ranges::held(&self.paths, id) {
+            ranges::release(&self.paths, id, base)?;
+        }
+        let run_dir = self.paths.container_run(id);
+        let removed = match std::fs::remove_dir_all(&run_dir) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &run_dir)(source)),
+            _ => Ok(()),
+        };
+        network?;
+        Ok(removed?)
+    }
+
+    fn write_own_files(&self, record: &ContainerRecord, place: Option<&EndpointPlan>) -> Result<(), EngineError> {
+        let dir = self.paths.container(&record.id);
+        let (hosts, resolv) = self.name_files(record, place)?;
+        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))] {
+            let path = dir.join(name);
+            // In place: an earlier start's mount of it stays true.
+            let mut file =
+                std::fs::OpenOptions::new().write(true).truncate(true).open(&path).map_err(StoreError::io("open", &path))?;
+            std::io::Write::write_all(&mut file, text.as_bytes()).map_err(StoreError::io("write", &path))?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns what the shim says of a failed start into our error.
+pub(super) fn start_error(error: ShimError) -> EngineError {
+    match error {
+        ShimError::Failed(failure) => EngineError::Start { failure },
+        other => EngineError::Shim(other),
+    }
+}
+
+/// Returns the bind sources that belong to ordinary users, with their owners.
+fn owners(record: &ContainerRecord) -> Vec<(std::path::PathBuf, u32, u32)> {
+    let binds = record.mounts.iter().filter(|point| point.kind == super::record::MountKind::Bind);
+    binds
+        .filter_map(|point| {
+            let owner = std::fs::metadata(&point.source).ok()?;
+            let ordinary = (1000..65_534).contains(&owner.uid());
+            ordinary.then(|| (point.source.clone(), owner.uid(), owner.gid()))
+        })
+        .collect()
+}

@@ -1,0 +1,155 @@
+//! Ending, freezing and waiting for containers.
+
+use super::record::Container;
+use super::{Engine, EngineError};
+use crate::base::{ContainerId, Timestamp};
+use crate::sandbox::{CgroupPlan, Group, sweep};
+use crate::security::HostFeatures;
+use crate::shim::{Client, ShimError, State, Status, Stopped};
+use crate::store::write_json;
+use std::time::{Duration, Instant};
+
+/// How long a shim that has been told to end may take to let go of its lock.
+const LINGER: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Connects to the shim of a running container.
+    ///
+    /// # Errors
+    /// [`EngineError::NotRunning`] when it does not run.
+    pub fn client(&self, id: &ContainerId) -> Result<Client, EngineError> {
+        match Client::connect(&self.paths.container_run(id)) {
+            Ok(client) => Ok(client),
+            Err(ShimError::NotRunning { .. }) => Err(EngineError::NotRunning(self.observe(id)?.record.name)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Stops a container: its stop signal, then SIGKILL after the timeout; one that does not run is stopped already.
+    ///
+    /// # Errors
+    /// When the shim cannot be reached.
+    pub fn stop(&self, id: &ContainerId, signal: Option<i32>, timeout: Option<i64>) -> Result<Option<Stopped>, EngineError> {
+        let mut client = match self.client(id) {
+            Err(EngineError::NotRunning(_)) => return Ok(None),
+            other => other?,
+        };
+        let stopped = match client.stop(signal, timeout) {
+            Ok(stopped) => Some(stopped),
+            // It ended by itself between our question and the shim's answer.
+            Err(ShimError::Gone { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        self.settled(id)?;
+        Ok(stopped)
+    }
+
+    /// Sends a signal to a container's first process.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), EngineError> {
+        Ok(self.client(id)?.signal(signal)?)
+    }
+
+    /// Freezes a container.
+    ///
+    /// # Errors
+    /// When it does not run or is paused already.
+    pub fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
+        Ok(self.client(id)?.pause()?)
+    }
+
+    /// Thaws a container.
+    ///
+    /// # Errors
+    /// When it is not paused.
+    pub fn unpause(&self, id: &ContainerId) -> Result<(), EngineError> {
+        Ok(self.client(id)?.unpause()?)
+    }
+
+    /// Waits until a container has ended and returns its exit code; one that was never started is waited for.
+    ///
+    /// # Errors
+    /// When there is no such container.
+    pub fn wait(&self, id: &ContainerId) -> Result<i32, EngineError> {
+        loop {
+            match self.client(id) {
+                Ok(mut client) => match client.wait() {
+                    Ok(code) => return Ok(code),
+                    Err(ShimError::Gone { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                },
+                Err(EngineError::NotRunning(_)) => {}
+                Err(error) => return Err(error),
+            }
+            let state = self.observe(id)?.state;
+            if state.status == Status::Exited {
+                return Ok(state.exit_code);
+            }
+            // Created only: nobody tells us about a start, so look from time to time.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until a stopping container's shim has let go, so that the next command sees it ended.
+    pub(super) fn settled(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let deadline = Instant::now() + LINGER;
+        while self.has_shim(id) {
+            if Instant::now() > deadline {
+                return Err(EngineError::Stuck(id.short().to_owned()));
+            }
+            std::thread::sleep(Duration::from_micros(500));
+        }
+        Ok(())
+    }
+
+    /// Takes down what a killed shim left: processes, network, range; writes the state it could not write.
+    pub(super) fn recover(&self, record: &super::record::ContainerRecord, state: State) -> Result<State, EngineError> {
+        sweep(&groups(&record.id))?;
+        self.release(&record.id)?;
+        if record.request.auto_remove {
+            self.forget(&record.id)?;
+            return Err(EngineError::NoContainer(record.id.to_string()));
+        }
+        let state = State {
+            status: Status::Exited,
+            pid: 0,
+            shim_pid: 0,
+            exit_code: 137,
+            error: "its supervisor was killed or the machine restarted".to_owned(),
+            finished_at: Timestamp::now(),
+            ..state
+        };
+        write_json(&record.state_file(&self.paths), &state, record.durability())?;
+        Ok(state)
+    }
+
+    /// Renames a container.
+    ///
+    /// # Errors
+    /// When the name is taken or misspelled.
+    pub fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
+        let _lock = crate::store::FileLock::acquire_dir(&self.paths.container(id))?;
+        let Container { mut record, .. } = self.observe(id)?;
+        let names = crate::store::Names::new(&self.paths);
+        let name = name.strip_prefix('/').unwrap_or(name);
+        names.reserve(name, id)?;
+        let old = std::mem::replace(&mut record.name, name.to_owned());
+        record.save(&self.paths)?;
+        Ok(names.release(&old, id)?)
+    }
+}
+
+/// Every control group a container may have left.
+fn groups(id: &ContainerId) -> CgroupPlan {
+    let layout = HostFeatures::probe().cgroups;
+    let unified = layout.v1.is_empty();
+    let mounts = if unified { layout.v2.into_iter().collect() } else { layout.v1 };
+    let group = |mount: crate::security::features::CgroupMount| Group {
+        mount: mount.path,
+        controllers: mount.controllers,
+        writes: Vec::new(),
+    };
+    CgroupPlan { unified, path: format!("bulkhead/{id}"), groups: mounts.into_iter().map(group).collect() }
+}
