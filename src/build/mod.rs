@@ -3,7 +3,16 @@
 //! `graph` decides (pure: a Dockerfile and images in, nodes out), `solve` performs through [`crate::step::BuildHost`].
 //! Context files are read where they lie; nothing is copied before a `COPY` names it.
 
+pub mod cache;
+pub mod context;
 pub mod dockerfile;
+pub mod files;
 pub mod glob;
 pub mod graph;
 pub mod ignore;
+pub mod solve;
+
+pub use cache::{BuildCache, CacheRecord};
+pub use context::{Context, ContextError};
+pub use graph::Settings;
+pub use solve::{BuildError, BuildEvent, BuildRequest, Built, StepError, StepLabel, build};

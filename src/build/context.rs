@@ -1,0 +1,178 @@
+//! The build context: a directory that is read where it lies, and the two files that describe the build.
+
+use super::files::{StatCache, Source};
+use super::ignore::{Ignore, IgnoreError};
+use crate::base::Digest;
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
+use rustix::io::Errno;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Largest Dockerfile or `.dockerignore`, bytes.
+const MAX_FILE: u64 = 16 << 20;
+
+/// Why a context cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// The directory cannot be opened.
+    #[error("open build context {path:?}")]
+    Open {
+        /// Directory.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// There is no Dockerfile.
+    #[error("there is no Dockerfile at {0:?}; name it with -f")]
+    NoDockerfile(PathBuf),
+    /// A file cannot be read.
+    #[error("read {path:?}")]
+    Read {
+        /// File.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A `.dockerignore` with an error in it.
+    #[error("{path:?}")]
+    Ignore {
+        /// File.
+        path: PathBuf,
+        /// What.
+        #[source]
+        source: IgnoreError,
+    },
+}
+
+/// A build context.
+#[derive(Debug)]
+pub struct Context {
+    root: OwnedFd,
+    /// What is left out.
+    pub ignore: Ignore,
+    /// Text of the Dockerfile.
+    pub dockerfile: String,
+    /// Where the Dockerfile was found.
+    pub dockerfile_path: PathBuf,
+    /// Digests of files that did not change.
+    pub(super) stats: StatCache,
+}
+
+impl Context {
+    /// Opens a directory as context. Without `file`, the Dockerfile is `Dockerfile` or `dockerfile` in it; the ignore
+    /// file is `<Dockerfile>.dockerignore` beside it, else `.dockerignore` in the context (*Dockerfile reference,
+    /// ".dockerignore file"*). Digests of unchanged files are kept below `cache` (`build/cache` of the store).
+    ///
+    /// # Errors
+    /// When one of them cannot be read or the ignore file has an error.
+    pub fn open(directory: &Path, file: Option<&Path>, cache: &Path) -> Result<Self, ContextError> {
+        let fail = |source| ContextError::Open { path: directory.to_owned(), source };
+        let real = directory.canonicalize().map_err(fail)?;
+        let root = File::open(&real).map_err(fail)?;
+        if !root.metadata().map_err(fail)?.is_dir() {
+            return Err(fail(io::ErrorKind::NotADirectory.into()));
+        }
+        let root = OwnedFd::from(root);
+        let (dockerfile_path, text) = match file {
+            Some(path) => (path.to_owned(), read_path(path)?),
+            None => {
+                let found = ["Dockerfile", "dockerfile"].iter().find_map(|name| Some((name, read_inside(&root, name, &real).transpose()?)));
+                let (name, text) = found.ok_or_else(|| ContextError::NoDockerfile(real.join("Dockerfile")))?;
+                (real.join(name), Some(text?))
+            }
+        };
+        let dockerfile = text.ok_or_else(|| ContextError::NoDockerfile(dockerfile_path.clone()))?;
+        let mut own = dockerfile_path.clone().into_os_string();
+        own.push(".dockerignore");
+        let own = PathBuf::from(own);
+        let (ignore_path, ignore) = match read_path(&own)? {
+            Some(text) => (own, text),
+            None => (real.join(".dockerignore"), read_inside(&root, ".dockerignore", &real)?.unwrap_or_default()),
+        };
+        let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path: ignore_path, source })?;
+        let stats = StatCache::load(&cache.join(format!("stat-{}", Digest::of(real.as_os_str().as_bytes()).short())));
+        Ok(Self { root, ignore, dockerfile, dockerfile_path, stats })
+    }
+
+    /// Returns the tree that sources are looked up in.
+    pub fn source(&self) -> Source<'_> {
+        Source { root: self.root.as_fd(), ignore: Some(&self.ignore), exclude: None }
+    }
+}
+
+/// Reads a file that the user named; a link in it may lead anywhere.
+fn read_path(path: &Path) -> Result<Option<String>, ContextError> {
+    let fail = |source| ContextError::Read { path: path.to_owned(), source };
+    match rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty()) {
+        Err(Errno::NOENT | Errno::NOTDIR) => Ok(None),
+        Err(errno) => Err(fail(errno.into())),
+        Ok(file) => read(file).map(Some).map_err(fail),
+    }
+}
+
+/// Reads a file of the context; a link in it stays inside.
+fn read_inside(root: &OwnedFd, name: &str, directory: &Path) -> Result<Option<String>, ContextError> {
+    let fail = |source| ContextError::Read { path: directory.join(name), source };
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    match openat2(root, name, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty(), resolve) {
+        Err(Errno::NOENT) => Ok(None),
+        Err(errno) => Err(fail(errno.into())),
+        Ok(file) => read(file).map(Some).map_err(fail),
+    }
+}
+
+fn read(file: OwnedFd) -> io::Result<String> {
+    let stat = statat(&file, "", AtFlags::EMPTY_PATH)?;
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        return Err(io::Error::other("it is no ordinary file"));
+    }
+    let mut bytes = Vec::new();
+    File::from(file).take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(io::Error::other("it is larger than 16 MiB"));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "files of a test")]
+    fn write(dir: &Path, name: &str, text: &str) {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+
+    #[test]
+    fn the_two_files_are_found_by_dockers_rules() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |file: Option<&str>| Context::open(dir.path(), file.map(|f| dir.path().join(f)).as_deref(), dir.path());
+        assert!(matches!(open(None), Err(ContextError::NoDockerfile(_))));
+        write(dir.path(), "dockerfile", "FROM lower");
+        assert_eq!(open(None).unwrap().dockerfile, "FROM lower");
+        write(dir.path(), "Dockerfile", "FROM upper");
+        write(dir.path(), ".dockerignore", "a");
+        assert_eq!(open(None).unwrap().dockerfile, "FROM upper");
+        assert!(open(None).unwrap().ignore.ignores("a"));
+        write(dir.path(), "other", "FROM other");
+        write(dir.path(), "other.dockerignore", "b");
+        let other = open(Some("other")).unwrap();
+        assert_eq!(other.dockerfile, "FROM other");
+        assert!(other.ignore.ignores("b") && !other.ignore.ignores("a"), "its own ignore file replaces the general one");
+        write(dir.path(), ".dockerignore", "x\n[");
+        assert!(matches!(open(None), Err(ContextError::Ignore { .. })));
+    }
+
+    #[test]
+    fn a_dockerfile_that_links_out_of_its_context_is_not_followed() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write(outside.path(), "secret", "FROM secret");
+        std::os::unix::fs::symlink(outside.path().join("secret"), dir.path().join("Dockerfile")).unwrap();
+        assert!(matches!(Context::open(dir.path(), None, dir.path()), Err(ContextError::NoDockerfile(_))));
+    }
+}

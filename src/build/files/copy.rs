@@ -1,0 +1,323 @@
+//! Writing into a step's tree.
+
+use super::source::{Entry, Kind, Picked, SourceError, open_entry};
+use super::{Owner, canonical, open, stat};
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, copy_file_range, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
+    futimens, mkdirat, mknodat, openat2, symlinkat, unlinkat, utimensat,
+};
+use rustix::io::Errno;
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+/// Why files cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyError {
+    /// A source.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A directory is wanted where something else is.
+    #[error("{0:?} is in the way: it is no directory")]
+    NotDirectory(PathBuf),
+    /// A file is wanted where a directory is.
+    #[error("{0:?} is a directory; a file cannot take its place")]
+    IsDirectory(PathBuf),
+    /// Several files for one name.
+    #[error("{0:?} must end with / because several files go there")]
+    NeedsDirectory(PathBuf),
+    /// The system refused.
+    #[error("write {path:?}")]
+    Io {
+        /// Path in the tree.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+fn failed(path: &Path) -> impl FnOnce(Errno) -> CopyError + use<> {
+    let path = path.to_owned();
+    move |errno| CopyError::Io { path, source: errno.into() }
+}
+
+/// How files are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CopyOptions {
+    /// `--chown`.
+    pub owner: Option<Owner>,
+    /// `--chmod`.
+    pub mode: Option<u32>,
+    /// Without `--chown`, owners and extended attributes stay as in the source tree (other stages and images); files of
+    /// the context belong to root.
+    pub keep: bool,
+}
+
+impl CopyOptions {
+    fn owner(&self, entry: &Entry) -> Owner {
+        self.owner.unwrap_or(if self.keep { entry.owner } else { Owner::default() })
+    }
+
+    fn mode(&self, entry: &Entry) -> Mode {
+        Mode::from_raw_mode(self.mode.unwrap_or(entry.mode))
+    }
+}
+
+/// A tree that is written to.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'a> {
+    /// Root directory.
+    pub root: BorrowedFd<'a>,
+    /// How.
+    pub options: CopyOptions,
+}
+
+/// Where a file goes: an open directory, a name in it, and the path for messages.
+struct Place {
+    directory: OwnedFd,
+    name: OsString,
+    path: PathBuf,
+}
+
+impl Destination<'_> {
+    /// Tells whether a path leads to a directory.
+    ///
+    /// # Errors
+    /// When the system refuses to say.
+    pub fn is_directory(&self, path: &str) -> Result<bool, CopyError> {
+        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
+        match stat(self.root, &resolved) {
+            Ok(found) => Ok(found.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)),
+            Err(Errno::NOTDIR) => Ok(false),
+            Err(errno) => Err(failed(&resolved)(errno)),
+        }
+    }
+
+    /// Opens a directory; it and what is missing above it are made with mode 0755.
+    ///
+    /// # Errors
+    /// When something else is in the way or the system refuses.
+    pub fn directory(&self, path: &str) -> Result<OwnedFd, CopyError> {
+        self.make(&canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?, 0o755).map(|(directory, _)| directory)
+    }
+
+    /// Makes a directory without links in its path; says whether the last name is new.
+    fn make(&self, path: &Path, mode: u32) -> Result<(OwnedFd, bool), CopyError> {
+        let mut here = open(self.root, Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(path))?;
+        let mut made = false;
+        let count = path.components().count();
+        for (index, name) in path.components().enumerate() {
+            let name = Path::new(name.as_os_str());
+            let mode = if index + 1 == count { mode } else { 0o755 };
+            made = match mkdirat(&here, name, Mode::from_raw_mode(0o755)) {
+                Ok(()) => true,
+                Err(Errno::EXIST) => false,
+                Err(errno) => return Err(failed(path)(errno)),
+            };
+            here = match open(here.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY) {
+                Err(Errno::NOTDIR | Errno::LOOP) => return Err(CopyError::NotDirectory(path.to_owned())),
+                opened => opened.map_err(failed(path))?,
+            };
+            if made {
+                let owner = self.options.owner.unwrap_or_default();
+                give(&here, owner).and_then(|()| fchmod(&here, Mode::from_raw_mode(mode))).map_err(failed(path))?;
+            }
+        }
+        Ok((here, made))
+    }
+
+    /// The place of a file: `name` in a directory when `path` is one or ends with a slash, else `path` itself.
+    fn place(&self, path: &str, name: &OsStr, several: bool) -> Result<Place, CopyError> {
+        let into = path.ends_with('/') || self.is_directory(path)?;
+        if !into && several {
+            return Err(CopyError::NeedsDirectory(path.into()));
+        }
+        if into {
+            let directory = self.directory(path)?;
+            return Ok(Place { directory, name: name.to_owned(), path: Path::new(path).join(name) });
+        }
+        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
+        let parent = resolved.parent().unwrap_or(Path::new(""));
+        let (directory, _) = self.make(parent, 0o755)?;
+        Ok(Place { directory, name: resolved.file_name().unwrap_or(name).to_owned(), path: resolved })
+    }
+
+    /// Writes a text as a file (here-documents).
+    ///
+    /// # Errors
+    /// As for [`Destination::copy`].
+    pub fn write(&self, path: &str, name: &str, several: bool, content: &[u8]) -> Result<(), CopyError> {
+        let place = self.place(path, OsStr::new(name), several)?;
+        let mut file = File::from(create(&place)?);
+        file.write_all(content).map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
+        let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(0o644));
+        give(&file, self.options.owner.unwrap_or_default()).and_then(|()| fchmod(&file, mode)).map_err(failed(&place.path))
+    }
+
+    /// Copies one source: a file to its place, or the content of a directory (*Dockerfile reference "COPY"*).
+    ///
+    /// # Errors
+    /// When something of another kind is in the way, a source changed, or the system refuses.
+    pub fn copy(&self, from: BorrowedFd<'_>, picked: &Picked, path: &str, several: bool) -> Result<(), CopyError> {
+        let Some((first, rest)) = picked.entries.split_first() else { return Ok(()) };
+        if !picked.is_directory() {
+            let place = self.place(path, &picked.name, several)?;
+            return self.put(from, &picked.base, first, &place);
+        }
+        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
+        let (top, made) = self.make(&resolved, self.options.mode.unwrap_or(first.mode))?;
+        let mut new_directories: Vec<(PathBuf, &Entry)> = Vec::new();
+        if made {
+            if self.options.keep && self.options.owner.is_none() {
+                give(&top, first.owner).and_then(|()| fchmod(&top, self.options.mode(first))).map_err(failed(&resolved))?;
+            }
+            new_directories.push((PathBuf::new(), first));
+        }
+        let mut parent = (PathBuf::new(), open(top.as_fd(), Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved))?);
+        for entry in rest {
+            let above = entry.path.parent().unwrap_or(Path::new(""));
+            if parent.0 != above {
+                let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved.join(above)))?;
+                parent = (above.to_owned(), opened);
+            }
+            let name = entry.path.file_name().unwrap_or_default();
+            if entry.kind == Kind::Directory {
+                if self.subdirectory(parent.1.as_fd(), name, entry, &resolved.join(&entry.path))? {
+                    new_directories.push((entry.path.clone(), entry));
+                }
+                continue;
+            }
+            let directory = rustix::io::fcntl_dupfd_cloexec(&parent.1, 0).map_err(failed(&resolved))?;
+            let place = Place { directory, name: name.to_owned(), path: resolved.join(&entry.path) };
+            self.put(from, &picked.base, entry, &place)?;
+        }
+        // Times last: writing into a directory changes them.
+        for (path, entry) in new_directories.iter().rev() {
+            let directory = open(top.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(path))?;
+            futimens(&directory, &times(entry)).map_err(failed(path))?;
+        }
+        Ok(())
+    }
+
+    fn subdirectory(&self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry, path: &Path) -> Result<bool, CopyError> {
+        match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
+            Ok(()) => {}
+            Err(Errno::EXIST) => {
+                let there = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(path))?;
+                let directory = FileType::from_raw_mode(there.st_mode) == FileType::Directory;
+                return if directory { Ok(false) } else { Err(CopyError::NotDirectory(path.to_owned())) };
+            }
+            Err(errno) => return Err(failed(path)(errno)),
+        }
+        let made = open(parent, Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(path))?;
+        give(&made, self.options.owner(entry)).and_then(|()| fchmod(&made, self.options.mode(entry))).map_err(failed(path))?;
+        Ok(true)
+    }
+
+    /// Writes one file, link or pipe, in the place of what is there.
+    fn put(&self, from: BorrowedFd<'_>, base: &Path, entry: &Entry, place: &Place) -> Result<(), CopyError> {
+        let owner = self.options.owner(entry);
+        let fail = || failed(&place.path);
+        match &entry.kind {
+            Kind::File => {
+                let source = open_entry(from, base, entry)?;
+                let file = create(place)?;
+                copy_content(&source, &file, entry.stamp.size).map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
+                give(&file, owner).and_then(|()| fchmod(&file, self.options.mode(entry))).map_err(fail())?;
+                if self.options.keep {
+                    copy_attributes(&source, &file, self.options.owner.is_some()).map_err(fail())?;
+                }
+                futimens(&file, &times(entry)).map_err(fail())
+            }
+            Kind::Link(target) => {
+                clear(place)?;
+                symlinkat(target, &place.directory, &place.name).map_err(fail())?;
+                self.finish_special(place, owner, entry)
+            }
+            Kind::Fifo => {
+                clear(place)?;
+                mknodat(&place.directory, &place.name, FileType::Fifo, self.options.mode(entry), 0).map_err(fail())?;
+                self.finish_special(place, owner, entry)
+            }
+            Kind::Directory => Ok(()),
+        }
+    }
+
+    fn finish_special(&self, place: &Place, owner: Owner, entry: &Entry) -> Result<(), CopyError> {
+        let (uid, gid) = ids(owner);
+        chownat(&place.directory, &place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| utimensat(&place.directory, &place.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(failed(&place.path))
+    }
+}
+
+fn ids(owner: Owner) -> (Option<Uid>, Option<Gid>) {
+    (Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))
+}
+
+fn give(file: impl AsFd, owner: Owner) -> Result<(), Errno> {
+    let (uid, gid) = ids(owner);
+    fchown(file, uid, gid)
+}
+
+fn times(entry: &Entry) -> Timestamps {
+    let nanos = entry.stamp.mtime;
+    let time = Timespec { tv_sec: nanos.div_euclid(1_000_000_000), tv_nsec: nanos.rem_euclid(1_000_000_000) };
+    Timestamps { last_access: time, last_modification: time }
+}
+
+/// Removes what stands at a place, unless it is a directory.
+fn clear(place: &Place) -> Result<(), CopyError> {
+    match unlinkat(&place.directory, &place.name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::ISDIR) => Err(CopyError::IsDirectory(place.path.clone())),
+        Err(errno) => Err(failed(&place.path)(errno)),
+    }
+}
+
+fn create(place: &Place) -> Result<OwnedFd, CopyError> {
+    clear(place)?;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat2(&place.directory, &place.name, flags, Mode::from_raw_mode(0o600), super::PLAIN).map_err(failed(&place.path))
+}
+
+/// Copies inside the kernel where it can, else through a buffer.
+fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
+    let mut left = size;
+    while left > 0 {
+        match copy_file_range(source, None, target, None, usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30)) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter")),
+            Ok(n) => left -= n as u64,
+            Err(Errno::INTR) => {}
+            Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
+                let (source, target) = (rustix::io::dup(source)?, rustix::io::dup(target)?);
+                let copied = io::copy(&mut File::from(source).take(left), &mut File::from(target))?;
+                return if copied == left { Ok(()) } else { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter")) };
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Copies `user.*` and file capabilities; the latter not when the owner changes, as `chown` drops them.
+fn copy_attributes(source: &OwnedFd, target: &OwnedFd, owner_changes: bool) -> Result<(), Errno> {
+    let mut list = vec![0u8; 64 * 1024];
+    let length = match flistxattr(source, &mut list[..]) {
+        Ok(length) => length,
+        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(errno) => return Err(errno),
+    };
+    for name in list[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
+        if !(name.starts_with(b"user.") || (name == b"security.capability" && !owner_changes)) {
+            continue;
+        }
+        let mut value = vec![0u8; 64 * 1024];
+        let length = fgetxattr(source, name, &mut value[..])?;
+        fsetxattr(target, name, &value[..length], XattrFlags::empty())?;
+    }
+    Ok(())
+}

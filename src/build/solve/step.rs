@@ -1,0 +1,187 @@
+//! The builtin steps.
+
+use super::StepError;
+use crate::base::Digest;
+use crate::build::context::Context;
+use crate::build::files::{CopyOptions, Destination, Picked, Source, SourceError, digest, resolve_owner};
+use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
+use crate::build::ignore::Ignore;
+use crate::step::{BuildHost, CommittedLayer, InlineFile, RunOrder, Tree};
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::BorrowedFd;
+use std::os::unix::fs::FileExt;
+
+/// How much of a failed command's output is kept, bytes.
+const TAIL: usize = 16 * 1024;
+
+/// `RUN`.
+pub(super) fn run<H: BuildHost>(
+    host: &H,
+    plan: &RunPlan,
+    chain: &[Digest],
+    output: &mut dyn FnMut(&[u8]),
+) -> Result<CommittedLayer, StepError<H::Error>> {
+    let active = host.prepare(chain).map_err(StepError::Host)?;
+    let script = plan.script.iter().map(|(path, text)| InlineFile { path: path.clone(), content: text.clone().into_bytes(), mode: 0o755 });
+    let order = RunOrder {
+        args: plan.args.clone(),
+        env: plan.env.iter().chain(&plan.hidden_env).cloned().collect(),
+        cwd: plan.cwd.clone(),
+        user: plan.user.clone(),
+        network: plan.network,
+        files: script.collect(),
+    };
+    let mut tail: Vec<u8> = Vec::new();
+    let mut keep = |bytes: &[u8]| {
+        output(bytes);
+        tail.extend_from_slice(bytes);
+        if tail.len() > 2 * TAIL {
+            tail.drain(..tail.len() - TAIL);
+        }
+    };
+    let code = host.run(&active, &order, &mut keep).map_err(StepError::Host)?;
+    if code != 0 {
+        let start = tail.len().saturating_sub(TAIL);
+        return Err(StepError::Exit { code, tail: String::from_utf8_lossy(&tail[start..]).into_owned() });
+    }
+    host.commit(active).map_err(StepError::Host)
+}
+
+/// `WORKDIR`: no layer when the directory is there.
+pub(super) fn workdir<H: BuildHost>(host: &H, path: &str, user: &str, chain: &[Digest]) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
+    let active = host.prepare(chain).map_err(StepError::Host)?;
+    let mut target = Destination { root: active.root(), options: CopyOptions::default() };
+    if target.is_directory(path)? {
+        return Ok(None);
+    }
+    if !user.is_empty() {
+        target.options.owner = Some(resolve_owner(active.root(), user)?);
+    }
+    target.directory(path)?;
+    host.commit(active).map(Some).map_err(StepError::Host)
+}
+
+/// Finds what the sources name. Inline sources are no part of it.
+fn pick<E: std::error::Error + Send + Sync>(source: Source<'_>, plan: &CopyPlan) -> Result<Vec<Picked>, StepError<E>> {
+    let exclude = Ignore::from_patterns(&plan.exclude)?;
+    let source = Source { exclude: Some(&exclude).filter(|e| !e.is_empty()), ..source };
+    let mut picked = Vec::new();
+    for path in &plan.sources {
+        if let PlannedSource::Path(path) = path {
+            picked.extend(source.pick(path)?);
+        }
+    }
+    Ok(picked)
+}
+
+/// Digest of the context's files that a `COPY` names.
+pub(super) fn context_digest<E: std::error::Error + Send + Sync>(context: &mut Context, plan: &CopyPlan) -> Result<Digest, StepError<E>> {
+    let picked = pick(context.source(), plan)?;
+    let mut stats = std::mem::take(&mut context.stats);
+    let digest = digest(context.source().root, &picked, &mut stats);
+    context.stats = stats;
+    Ok(digest?)
+}
+
+/// `COPY` and `ADD` from the context.
+pub(super) fn copy_context<H: BuildHost>(
+    host: &H,
+    context: &mut Context,
+    plan: &CopyPlan,
+    chain: &[Digest],
+) -> Result<CommittedLayer, StepError<H::Error>> {
+    let picked = pick(context.source(), plan)?;
+    copy(host, context.source().root, &picked, plan, chain, false)
+}
+
+/// `COPY --from` a stage or an image.
+pub(super) fn copy_layers<H: BuildHost>(host: &H, from: &[Digest], plan: &CopyPlan, chain: &[Digest]) -> Result<CommittedLayer, StepError<H::Error>> {
+    let view = host.view(from).map_err(StepError::Host)?;
+    let picked = pick(Source { root: view.root(), ignore: None, exclude: None }, plan)?;
+    copy(host, view.root(), &picked, plan, chain, true)
+}
+
+fn copy<H: BuildHost>(
+    host: &H,
+    from: BorrowedFd<'_>,
+    picked: &[Picked],
+    plan: &CopyPlan,
+    chain: &[Digest],
+    keep: bool,
+) -> Result<CommittedLayer, StepError<H::Error>> {
+    let inline = plan.sources.iter().filter(|s| matches!(s, PlannedSource::Inline { .. })).count();
+    if picked.is_empty() && inline == 0 {
+        return Err(StepError::NothingLeft);
+    }
+    let several = picked.len() + inline > 1;
+    let active = host.prepare(chain).map_err(StepError::Host)?;
+    let owner = plan.chown.as_deref().map(|text| resolve_owner(active.root(), text)).transpose()?;
+    let target = Destination { root: active.root(), options: CopyOptions { owner, mode: plan.chmod, keep } };
+    for source in picked {
+        if plan.unpack && !source.is_directory() {
+            let file = File::from(source.open(from)?);
+            if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
+                let into = target.directory(&plan.destination)?;
+                host.unpack(file, into).map_err(StepError::Host)?;
+                continue;
+            }
+        }
+        target.copy(from, source, &plan.destination, several)?;
+    }
+    for source in &plan.sources {
+        if let PlannedSource::Inline { name, content } = source {
+            target.write(&plan.destination, name, several, content.as_bytes())?;
+        }
+    }
+    host.commit(active).map_err(StepError::Host)
+}
+
+/// Tells by its first bytes whether a file is a tar archive, plain or compressed. `ADD` judges content, not names; what
+/// is compressed but holds no archive is copied as it is.
+fn is_archive(file: &File) -> std::io::Result<bool> {
+    let mut head = Vec::new();
+    read_head(Positioned { file, at: 0 }, &mut head)?;
+    let mut inner = Vec::new();
+    // A damaged stream is no archive here: it is copied, as in Docker.
+    if head.starts_with(b"\x1f\x8b\x08") {
+        let _ = read_head(flate2::read::MultiGzDecoder::new(Positioned { file, at: 0 }), &mut inner);
+    } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
+        let decoder = zstd::stream::read::Decoder::new(Positioned { file, at: 0 });
+        let _ = decoder.and_then(|decoder| read_head(decoder, &mut inner));
+    } else if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") {
+        // The unpacker says that it does not know these.
+        return Ok(true);
+    } else {
+        inner = head;
+    }
+    Ok(is_tar_header(&inner))
+}
+
+/// Reads a file from a place of its own, so that the descriptor's offset stays.
+struct Positioned<'a> {
+    file: &'a File,
+    at: u64,
+}
+
+impl Read for Positioned<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+fn read_head(source: impl Read, head: &mut Vec<u8>) -> std::io::Result<()> {
+    source.take(512).read_to_end(head).map(|_| ())
+}
+
+/// A tar header carries the sum of its own bytes, its field counted as blanks.
+fn is_tar_header(head: &[u8]) -> bool {
+    let (Some(field), true) = (head.get(148..156), head.len() == 512) else { return false };
+    let text: String = field.iter().map(|b| char::from(*b)).collect();
+    let Ok(sum) = u32::from_str_radix(text.trim_matches([' ', '\0']), 8) else { return false };
+    let blank = |i: usize| (148..156).contains(&i);
+    let found: u32 = head.iter().enumerate().map(|(i, b)| if blank(i) { 32 } else { u32::from(*b) }).sum();
+    found == sum
+}
