@@ -9,7 +9,7 @@ use super::error::{ShimError, io_error};
 use super::jail::Jail;
 use super::serve::serve;
 use crate::sys::fork;
-use crate::sys::process::{close_all_from, move_onto};
+use crate::sys::process::{close_all_from, move_onto, reap_any};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -17,7 +17,6 @@ use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
     recvmsg, sendmsg,
 };
-use rustix::process::WaitOptions;
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
@@ -106,7 +105,7 @@ fn live<J: Jail>(socket: OwnedFd) {
                 };
                 // On failure the launch socket closes, which tells the engine.
                 let _ = fork::fork(run);
-                while let Ok(Some(_)) = rustix::process::waitpid(None, WaitOptions::NOHANG) {}
+                while let Ok(Some(_)) = reap_any() {}
             }
             _ => return,
         }

@@ -17,6 +17,7 @@ use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::Timestamp;
 use crate::store::{Durability, write_json};
+use crate::sys::process::reap_any;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::EventFlags;
@@ -24,7 +25,6 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use rustix::process::{WaitOptions, waitpid};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -299,12 +299,8 @@ impl<J: Jail> Supervisor<J> {
             }
         }
         loop {
-            match waitpid(None, WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => {
-                    let code =
-                        status.exit_status().or(status.terminating_signal().map(|signal| 128 + signal)).unwrap_or(255);
-                    self.reaped(pid.as_raw_nonzero().get(), code);
-                }
+            match reap_any() {
+                Ok(Some((pid, code))) => self.reaped(pid, code),
                 Err(Errno::INTR) => {}
                 _ => return,
             }
