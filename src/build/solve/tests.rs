@@ -1,0 +1,302 @@
+//! Builds through a host whose snapshots are plain directories and whose commands are three words.
+
+use super::*;
+use crate::oci::{ContainerConfig, Platform, RootFs};
+use crate::step::{RunOrder, Tree};
+use std::cell::{Cell, RefCell};
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+#[derive(Debug, thiserror::Error)]
+#[error("no image {0}")]
+struct NoImage(String);
+
+struct Fake {
+    dir: tempfile::TempDir,
+    count: Cell<u32>,
+    ran: RefCell<Vec<String>>,
+    unpacked: Cell<u32>,
+    images: RefCell<Vec<(ImageConfig, Vec<Digest>)>>,
+}
+
+struct Directory {
+    path: PathBuf,
+    root: File,
+    chain: Vec<Digest>,
+}
+
+impl Tree for Directory {
+    fn root(&self) -> BorrowedFd<'_> {
+        self.root.as_fd()
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if entry.file_type().unwrap().is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(from).unwrap(), to).unwrap();
+        } else if from.is_dir() {
+            copy_tree(&from, &to);
+        } else {
+            fs::copy(from, to).unwrap();
+        }
+    }
+}
+
+fn list(dir: &Path, prefix: &str, found: &mut Vec<String>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("{prefix}/{}", entry.file_name().to_str().unwrap());
+        if entry.file_type().unwrap().is_dir() {
+            list(&entry.path(), &name, found);
+        } else {
+            found.push(format!("{name}={}", String::from_utf8_lossy(&fs::read(entry.path()).unwrap())));
+        }
+    }
+    found.sort();
+}
+
+impl Fake {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let fake = Self { dir, count: Cell::new(0), ran: RefCell::default(), unpacked: Cell::new(0), images: RefCell::default() };
+        fs::create_dir(fake.path(&[])).unwrap();
+        copy_tree(&fake.path(&[]), &fake.path(&[Digest::of(b"base")]));
+        fs::create_dir(fake.path(&[Digest::of(b"base")]).join("etc")).unwrap();
+        fake
+    }
+
+    fn path(&self, chain: &[Digest]) -> PathBuf {
+        self.dir.path().join(chain.last().map_or("empty", |d| d.hex()))
+    }
+
+    fn files(&self, chain: &[Digest]) -> Vec<String> {
+        let mut found = Vec::new();
+        list(&self.path(chain), "", &mut found);
+        found
+    }
+}
+
+impl BuildHost for Fake {
+    type Error = NoImage;
+    type Active = Directory;
+    type View = Directory;
+
+    fn resolve_image(&self, reference: &str, _: &Platform) -> Result<BaseImage, NoImage> {
+        if reference == "missing" {
+            return Err(NoImage(reference.into()));
+        }
+        let id = Digest::of(b"base");
+        let config = ImageConfig {
+            os: "linux".into(),
+            architecture: "amd64".into(),
+            created: Some(Timestamp(1)),
+            config: ContainerConfig { env: vec!["PATH=/bin".into()], ..ContainerConfig::default() },
+            rootfs: RootFs { diff_ids: vec![id.clone()], ..RootFs::default() },
+            history: vec![History { created_by: "base".into(), ..History::default() }],
+            ..ImageConfig::default()
+        };
+        Ok(BaseImage { id: id.clone(), config, chain: vec![id] })
+    }
+
+    fn has_layer(&self, chain_id: &Digest) -> Result<bool, NoImage> {
+        Ok(self.path(std::slice::from_ref(chain_id)).exists())
+    }
+
+    fn prepare(&self, chain: &[Digest]) -> Result<Directory, NoImage> {
+        self.count.set(self.count.get() + 1);
+        let path = self.dir.path().join(format!("active-{}", self.count.get()));
+        copy_tree(&self.path(chain), &path);
+        Ok(Directory { root: File::open(&path).unwrap(), path, chain: chain.to_vec() })
+    }
+
+    fn view(&self, chain: &[Digest]) -> Result<Directory, NoImage> {
+        let path = self.path(chain);
+        Ok(Directory { root: File::open(&path).unwrap(), path, chain: chain.to_vec() })
+    }
+
+    fn run(&self, active: &Directory, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, NoImage> {
+        let line = order.args.last().unwrap();
+        self.ran.borrow_mut().push(line.clone());
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["write", path, text] => File::create(active.path.join(path)).unwrap().write_all(text.as_bytes()).unwrap(),
+            ["fail"] => {
+                output(b"first\n");
+                output(b"boom\n");
+                return Ok(3);
+            }
+            _ => {}
+        }
+        Ok(0)
+    }
+
+    fn unpack(&self, _: File, into: OwnedFd) -> Result<(), NoImage> {
+        self.unpacked.set(self.unpacked.get() + 1);
+        rustix::fs::mkdirat(into, "unpacked", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
+        Ok(())
+    }
+
+    fn commit(&self, active: Directory) -> Result<CommittedLayer, NoImage> {
+        let mut found = Vec::new();
+        list(&active.path, "", &mut found);
+        let diff_id = Digest::of(found.join("\n").as_bytes());
+        let chain_id = Digest::of(format!("{:?} {diff_id}", active.chain.last()).as_bytes());
+        let target = self.path(std::slice::from_ref(&chain_id));
+        if !target.exists() {
+            fs::rename(&active.path, target).unwrap();
+        }
+        Ok(CommittedLayer { diff_id, chain_id, size: 0 })
+    }
+
+    fn create_image(&self, config: &ImageConfig, chain: &[Digest], _: &[String]) -> Result<Digest, NoImage> {
+        self.images.borrow_mut().push((config.clone(), chain.to_vec()));
+        Ok(Digest::of(&serde_json::to_vec(config).unwrap()))
+    }
+}
+
+struct Case {
+    host: Fake,
+    context: tempfile::TempDir,
+    cache: tempfile::TempDir,
+}
+
+impl Case {
+    fn new(files: &[(&str, &str)]) -> Self {
+        let case = Self { host: Fake::new(), context: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
+        files.iter().for_each(|(name, text)| case.write(name, text.as_bytes()));
+        case
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        File::create(self.context.path().join(name)).unwrap().write_all(bytes).unwrap();
+    }
+
+    /// Builds and returns the commands that were run as well.
+    fn build(&self, no_cache: bool) -> (Result<Built, BuildError<NoImage>>, Vec<String>) {
+        let mut context = Context::open(self.context.path(), None, self.cache.path()).unwrap();
+        let platform = Platform { architecture: "amd64".into(), os: "linux".into(), ..Platform::default() };
+        let settings = Settings { platform: platform.clone(), build_platform: platform, ..Settings::default() };
+        let request = BuildRequest { settings, tags: vec!["t".into()], no_cache };
+        self.host.ran.borrow_mut().clear();
+        let built = build(&self.host, &mut context, &BuildCache::new(self.cache.path()), &request, &mut |_| {});
+        (built, self.host.ran.take())
+    }
+}
+
+const PYTHON: &str =
+    "FROM python\nWORKDIR /app\nCOPY requirements.txt requirements.txt\nRUN write app/deps installed\nCOPY . .\nCMD [\"python\", \"app.py\"]\n";
+
+#[test]
+fn a_build_makes_the_tree_the_configuration_and_the_history() {
+    let case = Case::new(&[("Dockerfile", PYTHON), ("requirements.txt", "flask"), ("app.py", "print"), (".dockerignore", "Dockerfile\n.dockerignore\n")]);
+    let (built, ran) = case.build(false);
+    let built = built.unwrap();
+    assert_eq!(ran, ["write app/deps installed"]);
+    assert_eq!(case.host.files(&built.chain), ["/app/app.py=print", "/app/deps=installed", "/app/requirements.txt=flask"]);
+    assert_eq!(built.config.config.cmd.as_deref(), Some(&["python".to_owned(), "app.py".to_owned()][..]));
+    assert_eq!(built.config.config.working_dir, "/app");
+    let history: Vec<_> = built.config.history.iter().map(|h| (h.created_by.as_str(), h.empty_layer)).collect();
+    assert_eq!(
+        history,
+        [
+            ("base", false),
+            ("WORKDIR /app", false),
+            ("COPY requirements.txt requirements.txt # buildkit", false),
+            ("RUN /bin/sh -c write app/deps installed # buildkit", false),
+            ("COPY . . # buildkit", false),
+            ("CMD [\"python\" \"app.py\"]", true),
+        ]
+    );
+    assert_eq!(built.config.rootfs.diff_ids.len(), 5);
+    assert_eq!(built.chain.len(), 5);
+}
+
+#[test]
+fn only_what_depends_on_a_change_is_done_again() {
+    let case = Case::new(&[("Dockerfile", PYTHON), ("requirements.txt", "flask"), ("app.py", "print"), (".dockerignore", "Dockerfile\n.dockerignore\n")]);
+    let first = case.build(false).0.unwrap();
+    let prepared = case.host.count.get();
+    let (again, ran) = case.build(false);
+    assert_eq!((again.unwrap().image, ran, case.host.count.get()), (first.image.clone(), vec![], prepared), "all cached: the same image, no tree made");
+    case.write("app.py", b"changed");
+    let (changed, ran) = case.build(false);
+    assert_ne!(changed.unwrap().image, first.image);
+    assert!(ran.is_empty(), "the command does not read app.py");
+    case.write("requirements.txt", b"django");
+    assert_eq!(case.build(false).1.len(), 1);
+    assert_eq!(case.build(true).1.len(), 1, "--no-cache does it again");
+    let layer = first.chain[3].clone();
+    case.write("requirements.txt", b"flask");
+    fs::remove_dir_all(case.host.path(&[layer])).unwrap();
+    assert_eq!(case.build(false).1.len(), 1, "a layer that is gone is made again");
+}
+
+#[test]
+fn a_failing_step_shows_its_lines_and_the_end_of_its_output_and_keeps_what_was_done() {
+    let text = "FROM base\nRUN write a b\nRUN \\\n  fail\nRUN never\n";
+    let case = Case::new(&[("Dockerfile", text)]);
+    let (failed, ran) = case.build(false);
+    let error = failed.unwrap_err();
+    assert_eq!(ran, ["write a b", "fail"]);
+    assert!(matches!(&error, BuildError::Failed { code: 3, tail, lines: LineRange { first: 3, last: 4 }, .. } if tail == "first\nboom\n"), "{error:?}");
+    assert_eq!(
+        error.excerpt(text).unwrap(),
+        "       1 | FROM base\n       2 | RUN write a b\n>>>    3 | RUN \\\n>>>    4 |   fail\n       5 | RUN never\n"
+    );
+    assert_eq!(case.build(false).1, ["fail"]);
+}
+
+#[test]
+fn stages_are_copied_from_and_those_not_needed_are_left_out() {
+    let text = "FROM base AS build\nRUN write out made\nFROM base AS unused\nRUN never\nFROM scratch\nCOPY --from=build /out /bin/\nENV A=1\n";
+    let case = Case::new(&[("Dockerfile", text)]);
+    let (built, ran) = case.build(false);
+    let built = built.unwrap();
+    assert_eq!(ran, ["write out made"]);
+    assert_eq!(case.host.files(&built.chain), ["/bin/out=made"]);
+    assert_eq!(built.config.history.len(), 2);
+    assert_eq!(case.build(false).0.unwrap().image, built.image);
+}
+
+#[test]
+fn add_unpacks_archives_and_copies_what_only_looks_like_one() {
+    let case = Case::new(&[("Dockerfile", "FROM base\nADD real.tar plain.gz false.tar /x/\nCOPY real.tar /y\n"), ("false.tar", "no archive")]);
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    archive.append_data(&mut header, "f", &b"x"[..]).unwrap();
+    case.write("real.tar", &archive.into_inner().unwrap());
+    let mut gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gz.write_all(b"compressed, but no archive").unwrap();
+    case.write("plain.gz", &gz.finish().unwrap());
+    let built = case.build(false).0;
+    assert_eq!(case.host.unpacked.get(), 1);
+    let chain = built.unwrap().chain;
+    let top = case.host.path(&chain);
+    assert!(top.join("x/unpacked").is_dir() && top.join("x/false.tar").is_file() && top.join("x/plain.gz").is_file() && top.join("y").is_file());
+}
+
+#[test]
+fn what_is_missing_is_named_with_its_line() {
+    for (text, line, message) in [
+        ("FROM base\nCOPY nothing /x\n", 2, "\"nothing\" is not there"),
+        ("FROM base\nCOPY hidden /x\n", 2, "\"hidden\" is left out by .dockerignore"),
+        ("FROM base\nRUN ok\nCOPY --chown=ghost Dockerfile /x\n", 3, "no user \"ghost\" in /etc/passwd of the image"),
+        ("FROM missing\n", 1, "no image missing"),
+    ] {
+        let case = Case::new(&[("Dockerfile", text), ("hidden", "h"), (".dockerignore", "hidden\n")]);
+        let error = case.build(false).0.unwrap_err();
+        assert_eq!(error.lines().unwrap().first, line, "{text}");
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(next) = cause.source() {
+            cause = next;
+        }
+        assert_eq!(cause.to_string(), message);
+    }
+}
