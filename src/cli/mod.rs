@@ -4,9 +4,13 @@
 
 mod container;
 mod context;
+mod detach;
 mod error;
 mod flags;
+mod format;
+mod table;
 mod template;
+mod terminal;
 mod verbs;
 
 use std::process::ExitCode;

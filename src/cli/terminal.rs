@@ -1,0 +1,447 @@
+//! The user's terminal: raw mode, size, and copying between it and an attached container in one thread.
+
+use super::detach::{DetachKeys, Typed};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::io::Errno;
+use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
+use std::io;
+
+/// Largest piece copied at once, in bytes.
+const PIECE: usize = 64 << 10;
+/// Signals that are passed on to the container.
+const FORWARDED: [Signal; 9] = [
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGTERM,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGALRM,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+];
+
+/// Raw mode of a terminal, undone when dropped.
+pub(super) struct RawMode {
+    terminal: OwnedFd,
+    before: Termios,
+}
+
+impl RawMode {
+    /// Puts the terminal of stdin into raw mode.
+    ///
+    /// # Errors
+    /// When stdin is no terminal or cannot be set.
+    pub(super) fn enter() -> io::Result<Self> {
+        let terminal = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
+        let before = tcgetattr(&terminal)?;
+        let mut raw = before.clone();
+        raw.make_raw();
+        tcsetattr(&terminal, OptionalActions::Now, &raw)?;
+        Ok(Self { terminal, before })
+    }
+}
+
+impl Drop for RawMode {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
+/// Returns rows and columns of the terminal of stdout or stdin.
+pub(super) fn window_size() -> Option<(u16, u16)> {
+    let size = tcgetwinsize(std::io::stdout()).or_else(|_| tcgetwinsize(std::io::stdin())).ok()?;
+    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
+}
+
+/// Tells whether stdin is a terminal.
+pub(super) fn stdin_is_terminal() -> bool {
+    isatty(std::io::stdin())
+}
+
+/// Tells whether stderr is a terminal that shows colours (`NO_COLOR`, `TERM=dumb`).
+pub(super) fn stderr_has_colour() -> bool {
+    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    isatty(std::io::stderr()) && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+}
+
+/// Who carries out what the terminal asks for.
+pub(super) trait Remote {
+    /// Changes the size of the container's terminal.
+    fn resize(&mut self, rows: u16, columns: u16);
+    /// Sends a signal to the container.
+    fn signal(&mut self, number: i32);
+}
+
+/// How the other side speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// Frames as in `shim::protocol`: streams 1 and 2, and 3 with the exit code.
+    Frames,
+    /// Bytes as they are: the master of a terminal.
+    Raw,
+}
+
+/// What is to be copied.
+pub(super) struct Session<'a> {
+    /// The other side.
+    pub(super) stream: BorrowedFd<'a>,
+    /// How it speaks.
+    pub(super) framing: Framing,
+    /// Whether our stdin goes there.
+    pub(super) stdin: bool,
+    /// Whether it has a terminal: keys may detach, and our signals are our own.
+    pub(super) tty: bool,
+    /// Whether our signals are passed on.
+    pub(super) forward_signals: bool,
+    /// Detach keys.
+    pub(super) keys: DetachKeys,
+    /// Which of stdout and stderr are shown.
+    pub(super) show: [bool; 2],
+}
+
+/// How a session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The container ended with this code.
+    Exited(i32),
+    /// The user typed the detach keys.
+    Detached,
+    /// The stream ended without a code.
+    Closed,
+    /// We were told to end by this signal, which was not passed on.
+    Interrupted(i32),
+}
+
+/// Signals taken over from the moment this exists, so that none is lost between a container's start and the copying.
+pub(super) struct Signals {
+    descriptor: SignalFd,
+    before: SigSet,
+}
+
+impl Signals {
+    /// Blocks the signals we forward and opens a descriptor for them.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn take() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        FORWARDED.iter().for_each(|signal| set.add(*signal));
+        set.add(Signal::SIGWINCH);
+        let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
+        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+        Ok(Self { descriptor, before })
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        let _ = self.before.thread_set_mask();
+    }
+}
+
+/// Writes all bytes to a descriptor that may be slow.
+fn write_all(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(descriptor, bytes) {
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => {
+                let _ = poll(&mut [PollFd::new(&descriptor, PollFlags::OUT)], None);
+            }
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Takes frames out of what was read.
+#[derive(Default)]
+pub(super) struct Frames {
+    /// Header being collected.
+    header: [u8; 8],
+    have: usize,
+    /// Stream and bytes left of the current payload.
+    stream: u8,
+    left: usize,
+    code: Vec<u8>,
+}
+
+impl Frames {
+    /// Takes bytes, gives payloads to `show` with their stream, and returns the exit code when it has come.
+    ///
+    /// # Errors
+    /// When `show` fails or the stream is not made of frames.
+    pub(super) fn feed(&mut self, mut bytes: &[u8], show: &mut dyn FnMut(u8, &[u8]) -> io::Result<()>) -> io::Result<Option<i32>> {
+        while !bytes.is_empty() {
+            if self.left == 0 {
+                let take = (8 - self.have).min(bytes.len());
+                self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
+                self.have += take;
+                bytes = &bytes[take..];
+                if self.have < 8 {
+                    break;
+                }
+                self.have = 0;
+                self.stream = self.header[0];
+                self.left = u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]]) as usize;
+                if !(1..=3).contains(&self.stream) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the container's stream is garbled"));
+                }
+                continue;
+            }
+            let take = self.left.min(bytes.len());
+            let (piece, rest) = bytes.split_at(take);
+            bytes = rest;
+            self.left -= take;
+            if self.stream != 3 {
+                show(self.stream, piece)?;
+                continue;
+            }
+            self.code.extend_from_slice(&piece[..piece.len().min(16)]);
+            if self.left == 0 {
+                let text = String::from_utf8_lossy(&self.code);
+                return Ok(text.trim().parse().ok());
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What one look at our signals found.
+enum Told {
+    Nothing,
+    End(i32),
+}
+
+impl Session<'_> {
+    /// Copies until the container ends, the stream closes or the user detaches.
+    ///
+    /// # Errors
+    /// When a descriptor fails; a reader of our stdout that has gone is `BrokenPipe`.
+    pub(super) fn copy(mut self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Ending> {
+        let _raw = if self.tty && self.stdin && stdin_is_terminal() { Some(RawMode::enter()?) } else { None };
+        if self.tty && let Some((rows, columns)) = window_size() {
+            remote.resize(rows, columns);
+        }
+        let input = std::io::stdin();
+        let mut reading = self.stdin;
+        let mut pending: Vec<u8> = Vec::new();
+        let mut closing = false;
+        let mut buffer = vec![0u8; PIECE];
+        let mut frames = Frames::default();
+        loop {
+            let stream = self.stream;
+            let mut wanted = PollFlags::IN;
+            if !pending.is_empty() {
+                wanted |= PollFlags::OUT;
+            }
+            let mut polled = vec![PollFd::new(&stream, wanted), PollFd::new(&signals.descriptor, PollFlags::IN)];
+            // Input is read only when the last piece has gone: a container that does not read slows nobody but itself.
+            if reading && pending.is_empty() {
+                polled.push(PollFd::new(&input, PollFlags::IN));
+            }
+            match poll(&mut polled, None) {
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+                Ok(_) => {}
+            }
+            let ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
+            if ready[1].intersects(PollFlags::IN)
+                && let Told::End(number) = self.heed(signals, remote)?
+            {
+                return Ok(Ending::Interrupted(number));
+            }
+            if ready[0].intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+                && let Some(ending) = self.receive(&mut buffer, &mut frames)?
+            {
+                return Ok(ending);
+            }
+            if ready[0].contains(PollFlags::OUT) && !pending.is_empty() {
+                self.send(&mut pending, &mut reading)?;
+            }
+            if ready.get(2).is_some_and(|flags| flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)) {
+                match rustix::io::read(&input, &mut buffer) {
+                    Err(Errno::INTR | Errno::AGAIN) => {}
+                    Ok(0) | Err(_) => {
+                        reading = false;
+                        closing = true;
+                    }
+                    Ok(count) => match self.typed(&buffer[..count]) {
+                        Typed::Forward(bytes) => pending = bytes,
+                        Typed::Detach(bytes) => {
+                            let _ = write_all(self.stream, &bytes);
+                            return Ok(Ending::Detached);
+                        }
+                    },
+                }
+            }
+            if closing && pending.is_empty() {
+                closing = false;
+                self.end_input();
+            }
+        }
+    }
+
+    fn typed(&mut self, bytes: &[u8]) -> Typed {
+        if self.tty { self.keys.feed(bytes) } else { Typed::Forward(bytes.to_vec()) }
+    }
+
+    /// Says that no more input comes: the end of a socket's direction, or Ctrl-D on a terminal.
+    fn end_input(&self) {
+        match self.framing {
+            Framing::Frames => {
+                let _ = rustix::net::shutdown(self.stream, rustix::net::Shutdown::Write);
+            }
+            Framing::Raw => {
+                let _ = rustix::io::write(self.stream, b"\x04");
+            }
+        }
+    }
+
+    /// Writes what fits of the input, without waiting.
+    fn send(&self, pending: &mut Vec<u8>, reading: &mut bool) -> io::Result<()> {
+        let result = match self.framing {
+            Framing::Frames => rustix::net::send(
+                self.stream,
+                pending,
+                rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL,
+            ),
+            // A terminal takes at least one byte when it polls writable; a small piece does not block for long.
+            Framing::Raw => rustix::io::write(self.stream, &pending[..pending.len().min(256)]),
+        };
+        match result {
+            Ok(count) => {
+                pending.drain(..count);
+                Ok(())
+            }
+            Err(Errno::INTR | Errno::AGAIN) => Ok(()),
+            // The container closed its stdin: what it still writes is wanted all the same.
+            Err(Errno::PIPE | Errno::CONNRESET | Errno::IO) => {
+                pending.clear();
+                *reading = false;
+                Ok(())
+            }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn receive(&self, buffer: &mut [u8], frames: &mut Frames) -> io::Result<Option<Ending>> {
+        let count = match rustix::io::read(self.stream, &mut *buffer) {
+            Ok(count) => count,
+            Err(Errno::INTR | Errno::AGAIN) => return Ok(None),
+            // A terminal whose last process has gone reads as an error.
+            Err(Errno::IO | Errno::CONNRESET) => 0,
+            Err(errno) => return Err(errno.into()),
+        };
+        if count == 0 {
+            return Ok(Some(Ending::Closed));
+        }
+        let show = self.show;
+        let mut write = |stream: u8, bytes: &[u8]| match stream {
+            1 if show[0] => write_all(std::io::stdout().as_fd(), bytes),
+            2 if show[1] => write_all(std::io::stderr().as_fd(), bytes),
+            _ => Ok(()),
+        };
+        match self.framing {
+            Framing::Raw => write(1, &buffer[..count]).map(|()| None),
+            Framing::Frames => Ok(frames.feed(&buffer[..count], &mut write)?.map(Ending::Exited)),
+        }
+    }
+
+    fn heed(&self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Told> {
+        while let Some(info) = signals.descriptor.read_signal()? {
+            let number = info.ssi_signo as i32;
+            if number == Signal::SIGWINCH as i32 {
+                if self.tty && let Some((rows, columns)) = window_size() {
+                    remote.resize(rows, columns);
+                }
+            } else if self.forward_signals && !self.tty {
+                remote.signal(number);
+            } else if number != Signal::SIGCONT as i32 && number != Signal::SIGTSTP as i32 {
+                return Ok(Told::End(number));
+            }
+        }
+        Ok(Told::Nothing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+
+    fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![stream, 0, 0, 0];
+        bytes.extend((payload.len() as u32).to_be_bytes());
+        bytes.extend(payload);
+        bytes
+    }
+
+    #[test]
+    fn frames_are_taken_apart_wherever_they_are_cut() {
+        let whole = [frame(1, b"out"), frame(2, b""), frame(2, b"err"), frame(3, b"42")].concat();
+        for size in 1..whole.len() {
+            let mut frames = Frames::default();
+            let (mut seen, mut code) = (Vec::new(), None);
+            for piece in whole.chunks(size) {
+                let mut show = |stream, bytes: &[u8]| {
+                    seen.extend(bytes.iter().map(|byte| (stream, *byte)));
+                    Ok(())
+                };
+                code = frames.feed(piece, &mut show).unwrap().or(code);
+            }
+            assert_eq!(code, Some(42), "pieces of {size}");
+            let bytes: Vec<u8> = seen.iter().map(|(_, byte)| *byte).collect();
+            assert_eq!(bytes, b"outerr");
+            assert!(seen[..3].iter().all(|(stream, _)| *stream == 1) && seen[3..].iter().all(|(stream, _)| *stream == 2));
+        }
+    }
+
+    #[test]
+    fn a_garbled_stream_is_an_error() {
+        assert!(Frames::default().feed(&frame(9, b"x"), &mut |_, _| Ok(())).is_err());
+    }
+
+    struct Deaf;
+    impl Remote for Deaf {
+        fn resize(&mut self, _: u16, _: u16) {}
+        fn signal(&mut self, _: i32) {}
+    }
+
+    #[test]
+    fn the_exit_code_ends_the_session() {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::io::write(&theirs, &frame(3, b"7")).unwrap();
+        let session = Session {
+            stream: ours.as_fd(),
+            framing: Framing::Frames,
+            stdin: false,
+            tty: false,
+            forward_signals: false,
+            keys: DetachKeys::parse("").unwrap(),
+            show: [true, true],
+        };
+        let signals = Signals::take().unwrap();
+        assert_eq!(session.copy(&signals, &mut Deaf).unwrap(), Ending::Exited(7));
+    }
+
+    #[test]
+    fn a_stream_that_closes_early_is_no_exit_code() {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        drop(theirs);
+        let session = Session {
+            stream: ours.as_fd(),
+            framing: Framing::Frames,
+            stdin: false,
+            tty: false,
+            forward_signals: false,
+            keys: DetachKeys::parse("").unwrap(),
+            show: [true, true],
+        };
+        assert_eq!(session.copy(&Signals::take().unwrap(), &mut Deaf).unwrap(), Ending::Closed);
+    }
+}
