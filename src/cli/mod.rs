@@ -8,9 +8,12 @@ mod detach;
 mod error;
 mod flags;
 mod format;
+mod inspect;
+mod progress;
 mod table;
 mod template;
 mod terminal;
+mod time;
 mod verbs;
 
 use std::process::ExitCode;

@@ -74,6 +74,14 @@ const SIGNALS: [&str; 31] = [
     "PWR", "SYS",
 ];
 
+/// Returns a signal's name with `SIG`, or its number as text.
+pub(in crate::cli) fn signal_name(number: i32) -> String {
+    match usize::try_from(number.wrapping_sub(1)).ok().and_then(|index| SIGNALS.get(index)) {
+        Some(name) => format!("SIG{name}"),
+        None => number.to_string(),
+    }
+}
+
 /// Reads a signal: `15`, `TERM`, `SIGTERM`, `RTMIN+3`, `rtmax-1`.
 pub(in crate::cli) fn parse_signal(text: &str) -> Parse<i32> {
     let fail = || format!("invalid signal: {text}");
