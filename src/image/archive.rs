@@ -101,7 +101,11 @@ impl<'a> Archive<'a> {
         let name = blob_name(digest);
         let bytes = self.read(document, &name)?;
         let found = Digest::of(&bytes);
-        if found == *digest { Ok(bytes) } else { Err(ImageError::Digest { what: name, expected: digest.clone(), found }) }
+        if found == *digest {
+            Ok(bytes)
+        } else {
+            Err(ImageError::Digest { what: name, expected: digest.clone(), found })
+        }
     }
 }
 
@@ -125,7 +129,9 @@ fn table(file: &File, start: u64, length: u64) -> Result<HashMap<Vec<u8>, Member
         match entry.kind {
             Kind::File if entry.sparse.is_none() => {
                 if offset.saturating_add(entry.size) > end {
-                    return Err(ImageError::Archive(format!("archive is truncated at byte {length}; make or fetch it again")));
+                    return Err(ImageError::Archive(format!(
+                        "archive is truncated at byte {length}; make or fetch it again"
+                    )));
                 }
                 members.insert(path, Member::File { offset, length: entry.size });
                 if entry.size > SKIP {

@@ -89,7 +89,10 @@ impl Target<'_> {
                 // A running container cut the file meanwhile. The header is written, so a copy is filled up; a layer that
                 // stays where it is would not fit its record.
                 if self.split.is_some() {
-                    return Err(io::Error::other(format!("{} became shorter while it was read", String::from_utf8_lossy(path))));
+                    return Err(io::Error::other(format!(
+                        "{} became shorter while it was read",
+                        String::from_utf8_lossy(path)
+                    )));
                 }
                 buffer[..most].fill(0);
                 count = most;
@@ -116,7 +119,14 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(target: Target<'a>, options: Options) -> Self {
-        Self { writer: Writer::new(target), options, links: HashMap::new(), buffer: vec![0; CHUNK], size: 0, entries: 0 }
+        Self {
+            writer: Writer::new(target),
+            options,
+            links: HashMap::new(),
+            buffer: vec![0; CHUNK],
+            size: 0,
+            entries: 0,
+        }
     }
 
     fn run(mut self, upper: &OwnedFd) -> io::Result<Diff> {
@@ -136,7 +146,10 @@ impl<'a> Walk<'a> {
         for name in names {
             let path = if path.is_empty() { name.clone() } else { [path, b"/", &name[..]].concat() };
             if path.len() > MAX_PATH {
-                return Err(io::Error::other(format!("path longer than {MAX_PATH} bytes: {}...", String::from_utf8_lossy(&path[..80]))));
+                return Err(io::Error::other(format!(
+                    "path longer than {MAX_PATH} bytes: {}...",
+                    String::from_utf8_lossy(&path[..80])
+                )));
             }
             match statat(directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
                 Err(Errno::NOENT) => {}
@@ -186,9 +199,16 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn header(&mut self, path: &[u8], link: &[u8], kind: Kind, stat: &Stat, xattrs: &[(Vec<u8>, Vec<u8>)]) -> io::Result<()> {
+    fn header(
+        &mut self,
+        path: &[u8],
+        link: &[u8],
+        kind: Kind,
+        stat: &Stat,
+        xattrs: &[(Vec<u8>, Vec<u8>)],
+    ) -> io::Result<()> {
         self.entries += 1;
-        let seconds = stat.st_mtime as i64;
+        let seconds = stat.st_mtime;
         let seconds = self.options.clamp.map_or(seconds, |clamp| seconds.min(clamp));
         self.writer.entry(&WriteEntry {
             path,

@@ -2,7 +2,7 @@
 
 use super::unpack::UnpackError;
 use crate::base::Digest;
-use crate::oci::{Platform, ReferenceError};
+use crate::oci::ReferenceError;
 use crate::store::StoreError;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,12 +48,14 @@ pub enum ImageError {
         /// The image.
         name: String,
         /// Its platform.
-        found: Platform,
+        found: String,
         /// Ours.
-        wanted: Platform,
+        wanted: String,
     },
     /// The archive is neither a docker-archive nor an OCI layout.
-    #[error("archive holds no image: neither manifest.json nor index.json was found; a root file system is taken in with `import`")]
+    #[error(
+        "archive holds no image: neither manifest.json nor index.json was found; a root file system is taken in with `import`"
+    )]
     NotAnImage,
     /// The archive names a file it does not hold.
     #[error("archive is incomplete: {document} names {member}, which is not there; make the archive again")]

@@ -19,7 +19,10 @@ fn refused(archive: &[u8], words: &str) {
 fn paths_with_dotdot_are_refused() {
     refused(&Archive::new().file("../canary", b"x").finish(), "leaves the layer's root");
     refused(&Archive::new().file("a/../../canary", b"x").finish(), "leaves the layer's root");
-    refused(&Archive::new().file("a", b"x").add(Kind::HardLink, "b", "../canary", b"").finish(), "leaves the layer's root");
+    refused(
+        &Archive::new().file("a", b"x").add(Kind::HardLink, "b", "../canary", b"").finish(),
+        "leaves the layer's root",
+    );
     refused(&Archive::new().file("a/../.wh.b", b"").finish(), "leaves the layer's root");
 }
 
@@ -37,7 +40,8 @@ fn absolute_paths_stay_inside() {
 fn writing_through_a_link_stays_inside() {
     for target in ["/", "/tmp", "../../../../../../../../..", "/proc/self/root"] {
         let store = Store::new();
-        let archive = Archive::new().directory("tmp").directory("proc/self/root").add(Kind::Symlink, "link", target, b"");
+        let archive =
+            Archive::new().directory("tmp").directory("proc/self/root").add(Kind::Symlink, "link", target, b"");
         let outside = store.path("canary");
         let name = format!("link{}", outside.display());
         let image = store.import(&archive.file(&name, b"attack").file("link/x", b"1").finish()).unwrap();
@@ -60,7 +64,8 @@ fn a_file_replaces_a_link_and_does_not_follow_it() {
 #[test]
 fn hard_links_reach_only_the_layer() {
     refused(&Archive::new().add(Kind::HardLink, "shadow", "/etc/shadow", b"").finish(), "hard link");
-    let archive = Archive::new().add(Kind::Symlink, "etc", "/etc", b"").add(Kind::HardLink, "shadow", "etc/shadow", b"");
+    let archive =
+        Archive::new().add(Kind::Symlink, "etc", "/etc", b"").add(Kind::HardLink, "shadow", "etc/shadow", b"");
     refused(&archive.finish(), "hard link");
     // A hard link to a symbolic link is the link itself.
     let store = Store::new();
@@ -215,7 +220,11 @@ fn deletions_become_overlays_marks() {
     assert!(gone.file_type().is_char_device() && gone.rdev() == 0);
     for directory in ["o", "again", "filled"] {
         let mut value = [0; 4];
-        assert_eq!(rustix::fs::getxattr(tree.join(directory), "trusted.overlay.opaque", &mut value), Ok(1), "{directory}");
+        assert_eq!(
+            rustix::fs::getxattr(tree.join(directory), "trusted.overlay.opaque", &mut value),
+            Ok(1),
+            "{directory}"
+        );
     }
     assert!(!tree.join(".wh..wh.plnk").exists());
 }

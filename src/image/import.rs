@@ -11,7 +11,7 @@ use crate::base::{Digest, Timestamp};
 use crate::oci::{ContainerConfig, History, ImageConfig, Platform, Reference};
 use rustix::fs::{Mode, OFlags};
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -62,11 +62,18 @@ impl Images {
             ..ImageConfig::default()
         };
         let references: Vec<Reference> = options.reference.iter().cloned().collect();
-        self.create_image(config, &[layer], &references).inspect_err(|_| drop(self.remove_unused_layers(&chain, Some(&ingest))))
+        self.create_image(config, &[layer], &references)
+            .inspect_err(|_| drop(self.remove_unused_layers(&chain, Some(&ingest))))
     }
 
     /// Unpacks a layer, checks it, and puts it on top of `parent`; one that is there already is not unpacked again.
-    pub(super) fn ingest_layer(&self, ingest: &Ingest, source: Source<'_>, parent: Option<&Digest>, expected: Expected<'_>) -> Result<Layer> {
+    pub(super) fn ingest_layer(
+        &self,
+        ingest: &Ingest,
+        source: Source<'_>,
+        parent: Option<&Digest>,
+        expected: Expected<'_>,
+    ) -> Result<Layer> {
         if let Some(diff_id) = expected.diff_id
             && let Some(meta) = self.snapshots.layer(&next_chain_id(parent, diff_id))?
         {
@@ -98,7 +105,13 @@ impl Images {
 
     /// For an archive that overwrites its own entries: keeps the tar itself when it can be read again, else makes the layer
     /// one of what was unpacked, under the digest of that.
-    fn keep_tar(&self, directory: &Path, source: Source<'_>, compression: Compression, unpacked: &mut Unpacked) -> Result<()> {
+    fn keep_tar(
+        &self,
+        directory: &Path,
+        source: Source<'_>,
+        compression: Compression,
+        unpacked: &mut Unpacked,
+    ) -> Result<()> {
         if let Source::Region { .. } = source {
             let path = directory.join("tar.zst");
             let encoder = zstd::Encoder::new(create(&path)?, 1).map_err(ImageError::io("compress", &path))?;
@@ -215,7 +228,7 @@ fn region(mut archive: &File) -> Result<Option<(u64, u64)>> {
     if !metadata.is_file() {
         return Ok(None);
     }
-    let offset = archive.seek(SeekFrom::Current(0)).map_err(ImageError::stream("find the position in"))?;
+    let offset = archive.stream_position().map_err(ImageError::stream("find the position in"))?;
     Ok(Some((offset, metadata.len().saturating_sub(offset))))
 }
 

@@ -108,7 +108,12 @@ impl Images {
         for (at, member) in found.layers.iter().enumerate() {
             let source = archive.source(found.document, &member.name)?;
             let diff_id = &diff_ids[at];
-            progress(&LoadProgress { diff_id: diff_id.clone(), number: at + 1, of: diff_ids.len(), bytes: source.length() });
+            progress(&LoadProgress {
+                diff_id: diff_id.clone(),
+                number: at + 1,
+                of: diff_ids.len(),
+                bytes: source.length(),
+            });
             let known = self.snapshots.layer(&chain[at])?.is_some();
             let parent = at.checked_sub(1).map(|below| &chain[below]);
             let expected = Expected { diff_id: Some(diff_id), blob: member.blob.as_ref() };
@@ -173,7 +178,9 @@ fn layout_images(archive: &Archive<'_>) -> Result<Vec<Found>> {
         manifests(archive, descriptor, &names(descriptor), 0, &mut found, &mut others)?;
     }
     match (found.is_empty(), others.into_iter().next()) {
-        (true, Some((name, platform))) => Err(ImageError::Platform { name, found: platform, wanted: Platform::host() }),
+        (true, Some((name, platform))) => {
+            Err(ImageError::Platform { name, found: platform, wanted: Platform::host().to_string() })
+        }
         (true, None) => Err(ImageError::NotAnImage),
         _ => Ok(found),
     }
@@ -186,7 +193,7 @@ fn manifests(
     references: &[Reference],
     depth: usize,
     found: &mut Vec<Found>,
-    others: &mut Vec<(String, Platform)>,
+    others: &mut Vec<(String, String)>,
 ) -> Result<()> {
     const DOCUMENT: &str = "index.json";
     // Attestations stand beside images and are none.
@@ -195,7 +202,7 @@ fn manifests(
     }
     if let Some(platform) = descriptor.platform.as_ref().filter(|platform| !platform.runs_on(&Platform::host())) {
         let name = references.first().map_or_else(|| descriptor.digest.short().to_owned(), Reference::familiar);
-        others.push((name, platform.clone()));
+        others.push((name, platform.to_string()));
         return Ok(());
     }
     let bytes = archive.blob(DOCUMENT, &descriptor.digest)?;
@@ -216,14 +223,22 @@ fn manifests(
     let layers = manifest.layers.iter().map(member).collect();
     let references = references.to_vec();
     let parsed = parse(&config)?;
-    found.push(checked(Found { config, parsed, manifest: Some(bytes), layers, references, document: "the image manifest" })?);
+    found.push(checked(Found {
+        config,
+        parsed,
+        manifest: Some(bytes),
+        layers,
+        references,
+        document: "the image manifest",
+    })?);
     Ok(())
 }
 
 /// Returns the names of a layout's entry: a complete one by containerd's annotation, or OCI's when it is more than a tag.
 fn names(descriptor: &Descriptor) -> Vec<Reference> {
     let complete = descriptor.annotations.get("io.containerd.image.name");
-    let named = descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
+    let named =
+        descriptor.annotations.get("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']));
     complete.or(named).and_then(|name| name.parse().ok()).into_iter().collect()
 }
 
@@ -236,8 +251,9 @@ fn checked(found: Found) -> Result<Found> {
     let platform = found.parsed.platform();
     let host = Platform::host();
     if !platform.runs_on(&host) {
-        let name = found.references.first().map_or_else(|| Digest::of(&found.config).short().to_owned(), Reference::familiar);
-        return Err(ImageError::Platform { name, found: platform, wanted: host });
+        let name =
+            found.references.first().map_or_else(|| Digest::of(&found.config).short().to_owned(), Reference::familiar);
+        return Err(ImageError::Platform { name, found: platform.to_string(), wanted: host.to_string() });
     }
     let invalid = |what| Err(ImageError::Invalid { document: "image config".to_owned(), what });
     match found.parsed.rootfs.diff_ids.len() {
@@ -256,7 +272,9 @@ fn digest_in(name: &str) -> Option<Digest> {
 
 fn check_name(name: &str, found: &Digest) -> Result<()> {
     match digest_in(name) {
-        Some(expected) if expected != *found => Err(ImageError::Digest { what: name.to_owned(), expected, found: found.clone() }),
+        Some(expected) if expected != *found => {
+            Err(ImageError::Digest { what: name.to_owned(), expected, found: found.clone() })
+        }
         _ => Ok(()),
     }
 }

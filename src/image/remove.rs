@@ -44,12 +44,16 @@ impl Images {
         let (removed, layers) = Index::update(&self.paths, |index| {
             let id = find(index, name)?;
             let names = index.names(&id);
-            let by_name: Option<String> = name.parse::<Reference>().ok().map(|r| r.to_string()).filter(|name| names.contains(name));
+            let by_name: Option<String> =
+                name.parse::<Reference>().ok().map(|r| r.to_string()).filter(|name| names.contains(name));
             let going: Vec<String> = by_name.as_ref().map_or_else(|| names.clone(), |name| vec![name.clone()]);
             let parsed: Vec<Reference> = going.iter().filter_map(|name| name.parse().ok()).collect();
             let repositories: BTreeSet<String> = parsed.iter().map(Reference::name).collect();
             if by_name.is_none() && repositories.len() > 1 && !force {
-                return Err(ImageError::ManyNames { image: id, names: parsed.iter().map(Reference::familiar).collect() });
+                return Err(ImageError::ManyNames {
+                    image: id,
+                    names: parsed.iter().map(Reference::familiar).collect(),
+                });
             }
             let last = going.len() == names.len();
             let containers = if last && !force { in_use(&id) } else { Vec::new() };
@@ -105,7 +109,8 @@ impl Images {
 
     /// Returns the layers in use: by images, by writable snapshots that `in_use` knows, by `roots` and what lies below them.
     fn used(&self, index: &Index, in_use: &dyn Fn(&str) -> bool, roots: &[Digest]) -> BTreeSet<Digest> {
-        let mut used: BTreeSet<Digest> = index.images.values().flat_map(|record| &record.layers).map(|layer| layer.chain_id.clone()).collect();
+        let mut used: BTreeSet<Digest> =
+            index.images.values().flat_map(|record| &record.layers).map(|layer| layer.chain_id.clone()).collect();
         for key in self.snapshots.keys() {
             if let Ok(Meta::Active { chain, .. }) = self.snapshots.meta(&key)
                 && in_use(&key)
@@ -165,7 +170,8 @@ impl Images {
             return Ok(0);
         }
         let index = Index::read(&self.paths)?;
-        let used: BTreeSet<&str> = index.images.iter().flat_map(|(id, record)| [id.hex(), record.manifest.hex()]).collect();
+        let used: BTreeSet<&str> =
+            index.images.iter().flat_map(|(id, record)| [id.hex(), record.manifest.hex()]).collect();
         let directory = self.paths.root.join("content/blobs/sha256");
         let Ok(entries) = std::fs::read_dir(&directory) else { return Ok(0) };
         let mut removed = 0;

@@ -62,9 +62,18 @@ impl Images {
             });
             manifests.extend(named(&descriptor, references));
         }
-        let index = crate::oci::Index { schema_version: 2, media_type: media::INDEX.to_owned(), manifests, extra: serde_json::Map::new() };
+        let index = crate::oci::Index {
+            schema_version: 2,
+            media_type: media::INDEX.to_owned(),
+            manifests,
+            extra: serde_json::Map::new(),
+        };
         let marker = LayoutMarker { image_layout_version: "1.0.0".to_owned() };
-        let documents = [("index.json", to_go_json(&index)), ("manifest.json", to_go_json(&saved)), ("oci-layout", to_go_json(&marker))];
+        let documents = [
+            ("index.json", to_go_json(&index)),
+            ("manifest.json", to_go_json(&saved)),
+            ("oci-layout", to_go_json(&marker)),
+        ];
         for (name, bytes) in documents {
             tar.file(name, 0, &bytes.map_err(ImageError::document(name))?).map_err(ImageError::stream("write"))?;
         }
@@ -85,9 +94,14 @@ impl Images {
         for name in names {
             let reference: Option<Reference> = name.parse().ok();
             let bare = !name.contains('@') && !name.rsplit('/').next().unwrap_or(name).contains(':');
-            let of_repository = |known: &Reference| bare && reference.as_ref().is_some_and(|wanted| wanted.name() == known.name());
-            let tags: Vec<(Reference, &Digest)> =
-                index.references.iter().filter_map(|(name, id)| Some((name.parse::<Reference>().ok()?, id))).filter(|(known, _)| of_repository(known)).collect();
+            let of_repository =
+                |known: &Reference| bare && reference.as_ref().is_some_and(|wanted| wanted.name() == known.name());
+            let tags: Vec<(Reference, &Digest)> = index
+                .references
+                .iter()
+                .filter_map(|(name, id)| Some((name.parse::<Reference>().ok()?, id)))
+                .filter(|(known, _)| of_repository(known))
+                .collect();
             if tags.is_empty() {
                 let id = find(&index, name)?;
                 let by_name = reference.filter(|reference| index.references.contains_key(&reference.to_string()));
@@ -98,7 +112,8 @@ impl Images {
             }
         }
         let image = |id: Digest| {
-            let references = given.remove(&id).unwrap_or_default().into_iter().filter(|reference| reference.tag.is_some()).collect();
+            let references =
+                given.remove(&id).unwrap_or_default().into_iter().filter(|reference| reference.tag.is_some()).collect();
             Ok((self.image(&index, &id)?, references))
         };
         order.into_iter().map(image).collect()
@@ -156,7 +171,17 @@ fn entry(tar: &mut Writer<&mut dyn Write>, path: &str, size: u64) -> io::Result<
 }
 
 fn blank() -> WriteEntry<'static> {
-    WriteEntry { path: b"", link: b"", kind: Kind::File, mode: 0o644, uid: 0, gid: 0, mtime: (0, 0), size: 0, xattrs: &[] }
+    WriteEntry {
+        path: b"",
+        link: b"",
+        kind: Kind::File,
+        mode: 0o644,
+        uid: 0,
+        gid: 0,
+        mtime: (0, 0),
+        size: 0,
+        xattrs: &[],
+    }
 }
 
 /// Returns the entries of a manifest in a layout's index: one per name, or one without a name.

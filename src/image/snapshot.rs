@@ -171,9 +171,15 @@ impl Snapshotter {
         make_directory(&self.store, 0o700, true)?;
         let target = self.directory(meta.chain_id.hex());
         tree::remove_path(&directory.join("work")).map_err(ImageError::io("remove", directory))?;
-        write_meta(directory, Meta::Layer(meta), Durability::Synced)?;
+        // The image record that names the layer is synced, and with it the journal that holds this rename.
+        write_meta(directory, Meta::Layer(meta), Durability::Atomic)?;
         match std::fs::rename(directory, &target) {
-            Err(error) if matches!(error.kind(), std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists) => {
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists
+                ) =>
+            {
                 tree::remove_path(directory).map_err(ImageError::io("remove", directory))
             }
             other => other.map_err(ImageError::io("commit snapshot", &target)),
@@ -187,7 +193,10 @@ impl Snapshotter {
     pub fn remove(&self, key: &str) -> Result<()> {
         check_key(key)?;
         if matches!(self.meta(key), Ok(Meta::Layer(_))) {
-            return Err(ImageError::Invalid { document: format!("snapshot {key}"), what: "is a layer, not a writable snapshot" });
+            return Err(ImageError::Invalid {
+                document: format!("snapshot {key}"),
+                what: "is a layer, not a writable snapshot",
+            });
         }
         let directory = self.directory(key);
         tree::remove_path(&directory).map_err(ImageError::io("remove snapshot", &directory))
@@ -201,7 +210,8 @@ impl Snapshotter {
         check_key(key)?;
         let path = self.directory(key).join("fs");
         let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC;
-        let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::empty()).map_err(|e| ImageError::io("open snapshot", &path)(e.into()))?;
+        let fd = rustix::fs::open(&path, flags, rustix::fs::Mode::empty())
+            .map_err(|e| ImageError::io("open snapshot", &path)(e.into()))?;
         Ok(tree::usage(&fd))
     }
 
@@ -231,7 +241,8 @@ pub(super) fn make_directory(path: &Path, mode: u32, parents: bool) -> Result<()
     result.map_err(ImageError::io("make directory", path))?;
     if mode & 0o077 != 0 {
         use std::os::unix::fs::PermissionsExt;
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(ImageError::io("set mode of", path))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(ImageError::io("set mode of", path))?;
     }
     Ok(())
 }

@@ -137,7 +137,14 @@ fn open_content(root: BorrowedFd<'_>, path: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-fn copy_range(file: &File, offset: u64, length: u64, buffer: &mut [u8], hash: &mut Sha256, out: &mut dyn Write) -> io::Result<()> {
+fn copy_range(
+    file: &File,
+    offset: u64,
+    length: u64,
+    buffer: &mut [u8],
+    hash: &mut Sha256,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (mut at, mut rest) = (offset, length);
     while rest > 0 {
         let count = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());

@@ -90,7 +90,8 @@ impl Images {
     pub(super) fn image(&self, index: &Index, id: &Digest) -> Result<Image> {
         let record = index.images.get(id).ok_or_else(|| ImageError::NotFound(id.to_string()))?;
         let bytes = self.blob(id)?;
-        let config = serde_json::from_slice(&bytes).map_err(ImageError::document(&format!("config of image {}", id.short())))?;
+        let config =
+            serde_json::from_slice(&bytes).map_err(ImageError::document(&format!("config of image {}", id.short())))?;
         Ok(Image {
             id: id.clone(),
             manifest: record.manifest.clone(),
@@ -128,7 +129,11 @@ impl Images {
         file.take(MAX_DOCUMENT).read_to_end(&mut bytes).map_err(ImageError::io("read blob", &path))?;
         let found = Digest::of(&bytes);
         if found != *digest {
-            return Err(ImageError::Digest { what: format!("blob {}", path.display()), expected: digest.clone(), found });
+            return Err(ImageError::Digest {
+                what: format!("blob {}", path.display()),
+                expected: digest.clone(),
+                found,
+            });
         }
         Ok(bytes)
     }
@@ -157,9 +162,18 @@ impl Images {
     }
 
     /// Enters an image with its config as it came, byte for byte.
-    pub(super) fn record_image(&self, config: &[u8], manifest: Option<&[u8]>, layers: &[Layer], references: &[Reference]) -> Result<Image> {
+    pub(super) fn record_image(
+        &self,
+        config: &[u8],
+        manifest: Option<&[u8]>,
+        layers: &[Layer],
+        references: &[Reference],
+    ) -> Result<Image> {
         if layers.len() > MAX_LAYERS {
-            return Err(ImageError::Invalid { document: "image".to_owned(), what: "has more than 499 layers, which overlayfs cannot stack" });
+            return Err(ImageError::Invalid {
+                document: "image".to_owned(),
+                what: "has more than 499 layers, which overlayfs cannot stack",
+            });
         }
         for layer in layers {
             if self.snapshots.layer(&layer.chain_id)?.is_none() {
@@ -171,7 +185,8 @@ impl Images {
         let manifest = match manifest {
             Some(manifest) => manifest,
             None => {
-                made = to_go_json(&manifest_of(&id, config.len() as u64, layers)).map_err(ImageError::document("new manifest"))?;
+                made = to_go_json(&manifest_of(&id, config.len() as u64, layers))
+                    .map_err(ImageError::document("new manifest"))?;
                 &made
             }
         };
@@ -212,7 +227,10 @@ pub(super) fn manifest_of(id: &Digest, config_size: u64, layers: &[Layer]) -> Ma
         schema_version: 2,
         media_type: media::MANIFEST.to_owned(),
         config: Descriptor::new(media::CONFIG, id.clone(), config_size),
-        layers: layers.iter().map(|layer| Descriptor::new(media::LAYER, layer.diff_id.clone(), layer.tar_size)).collect(),
+        layers: layers
+            .iter()
+            .map(|layer| Descriptor::new(media::LAYER, layer.diff_id.clone(), layer.tar_size))
+            .collect(),
         extra: serde_json::Map::new(),
     }
 }

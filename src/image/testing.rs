@@ -1,5 +1,4 @@
 //! What the tests of this module share: stores, archives, trees.
-#![expect(clippy::unwrap_used, reason = "test support")]
 
 use super::tar::{Kind, WriteEntry, Writer};
 use super::{Image, Images, ImportOptions};
@@ -81,8 +80,17 @@ impl Archive {
     pub(super) fn put(&mut self, kind: Kind, path: &str, link: &str, content: &[u8], xattrs: &[(Vec<u8>, Vec<u8>)]) {
         let mode = if kind == Kind::Directory { 0o755 } else { 0o644 };
         let size = content.len() as u64;
-        let entry =
-            WriteEntry { path: path.as_bytes(), link: link.as_bytes(), kind, mode, uid: 0, gid: 0, mtime: (1_000_000_000, 0), size, xattrs };
+        let entry = WriteEntry {
+            path: path.as_bytes(),
+            link: link.as_bytes(),
+            kind,
+            mode,
+            uid: 0,
+            gid: 0,
+            mtime: (1_000_000_000, 0),
+            size,
+            xattrs,
+        };
         self.0.entry(&entry).unwrap();
         self.0.out.extend_from_slice(content);
     }

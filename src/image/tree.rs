@@ -1,6 +1,8 @@
 //! Walks trees whose content nobody vouches for: by descriptor, inside their root, at any depth.
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, renameat, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, renameat, statat, unlinkat,
+};
 use rustix::io::Errno;
 use std::io;
 use std::mem::MaybeUninit;
@@ -118,7 +120,7 @@ pub(super) fn usage(directory: &OwnedFd) -> u64 {
                 sum = sum.saturating_add(usage(&child));
             }
         } else if let Ok(stat) = statat(directory, &name[..], AtFlags::SYMLINK_NOFOLLOW) {
-            let links = (stat.st_nlink as u64).max(1);
+            let links = stat.st_nlink.max(1);
             sum = sum.saturating_add(stat.st_size as u64 / links);
         }
     }

@@ -202,7 +202,8 @@ impl Platform {
 
     /// Tells whether images for `self` run on `host`; an image that does not say is taken to.
     pub fn runs_on(&self, host: &Self) -> bool {
-        (self.architecture.is_empty() || self.architecture == host.architecture) && (self.os.is_empty() || self.os == host.os)
+        (self.architecture.is_empty() || self.architecture == host.architecture)
+            && (self.os.is_empty() || self.os == host.os)
     }
 }
 
@@ -260,7 +261,8 @@ mod tests {
 
     #[test]
     fn hostile_configs_are_errors_not_panics() {
-        for bad in ["", "[]", "{\"rootfs\":{\"diff_ids\":[\"../x\"]}}", "{\"created\":5}", "{\"config\":{\"Env\":[1]}}"] {
+        for bad in ["", "[]", "{\"rootfs\":{\"diff_ids\":[\"../x\"]}}", "{\"created\":5}", "{\"config\":{\"Env\":[1]}}"]
+        {
             assert!(serde_json::from_str::<ImageConfig>(bad).is_err(), "{bad}");
         }
     }

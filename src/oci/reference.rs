@@ -156,9 +156,9 @@ fn is_component(text: &str) -> bool {
     if !bytes.first().is_some_and(|b| alphanumeric(*b)) || !bytes.last().is_some_and(|b| alphanumeric(*b)) {
         return false;
     }
-    bytes.split(|b| alphanumeric(*b)).all(|separator| {
-        matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-')
-    })
+    bytes
+        .split(|b| alphanumeric(*b))
+        .all(|separator| matches!(separator, b"" | b"." | b"_" | b"__") || separator.iter().all(|b| *b == b'-'))
 }
 
 fn is_tag(text: &str) -> bool {
@@ -211,13 +211,36 @@ mod tests {
         check("localhost:5000/x:y", "localhost:5000/x:y", "localhost:5000/x:y");
         check("[::1]:5000/x", "[::1]:5000/x:latest", "[::1]:5000/x:latest");
         check("ghcr.io/a--b/c__d.e_f:V1", "ghcr.io/a--b/c__d.e_f:V1", "ghcr.io/a--b/c__d.e_f:V1");
-        check(&format!("busybox@{digest}"), &format!("docker.io/library/busybox@{digest}"), &format!("busybox@{digest}"));
+        check(
+            &format!("busybox@{digest}"),
+            &format!("docker.io/library/busybox@{digest}"),
+            &format!("busybox@{digest}"),
+        );
         check(&format!("a:b@{digest}"), &format!("docker.io/library/a:b@{digest}"), &format!("a:b@{digest}"));
     }
 
     #[test]
     fn wrong_names_are_refused_in_dockers_words() {
-        for bad in ["", ":x", "a:", "a//b", "/a", "a/", "-a", "a-", "a___b", "a._b", "a b", "a:b:c", "a@sha256:00", "a:-x", "../a", "a/../b", "é", "https://x/y"] {
+        for bad in [
+            "",
+            ":x",
+            "a:",
+            "a//b",
+            "/a",
+            "a/",
+            "-a",
+            "a-",
+            "a___b",
+            "a._b",
+            "a b",
+            "a:b:c",
+            "a@sha256:00",
+            "a:-x",
+            "../a",
+            "a/../b",
+            "é",
+            "https://x/y",
+        ] {
             assert_eq!(bad.parse::<Reference>(), Err(ReferenceError::Format), "{bad:?}");
         }
         assert_eq!("Foo".parse::<Reference>(), Err(ReferenceError::Uppercase));

@@ -20,6 +20,9 @@ pub(in crate::image) enum Kind {
     Device,
 }
 
+/// Where the content of a sparse file lies in it: offset and length.
+pub(super) type Segments = Vec<(u64, u64)>;
+
 /// One header block, with fields where they lie.
 pub(super) struct Header<'a>(pub(super) &'a [u8; BLOCK]);
 
@@ -79,14 +82,14 @@ impl<'a> Header<'a> {
     }
 
     /// Returns the four (offset, length) pairs of an old GNU sparse header, whether more blocks follow, and the real size.
-    pub(super) fn gnu_sparse(&self) -> Option<(Vec<(u64, u64)>, bool, u64)> {
+    pub(super) fn gnu_sparse(&self) -> Option<(Segments, bool, u64)> {
         let real = u64::try_from(number(&self.0[483..495])?).ok()?;
         Some((sparse_pairs(&self.0[386..482])?, self.0[482] != 0, real))
     }
 }
 
 /// Reads the pairs of a GNU sparse table up to the first empty one.
-pub(super) fn sparse_pairs(table: &[u8]) -> Option<Vec<(u64, u64)>> {
+pub(super) fn sparse_pairs(table: &[u8]) -> Option<Segments> {
     let mut pairs = Vec::new();
     for pair in table.chunks_exact(24) {
         if pair[0] == 0 {

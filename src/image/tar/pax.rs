@@ -70,7 +70,16 @@ mod tests {
 
     #[test]
     fn broken_records_are_refused() {
-        for bad in [&b"5 a=b"[..], b"99 a=b\n", b"3 \n", b"x a=b\n", b"7 abcd\n", b"0 a=b\n", b"6 a=b\nz", b"18446744073709551616 a=b\n"] {
+        for bad in [
+            &b"5 a=b"[..],
+            b"99 a=b\n",
+            b"3 \n",
+            b"x a=b\n",
+            b"7 abcd\n",
+            b"0 a=b\n",
+            b"6 a=b\nz",
+            b"18446744073709551616 a=b\n",
+        ] {
             assert!(records(bad).is_none(), "{bad:?}");
         }
     }

@@ -5,7 +5,7 @@ use super::pax;
 use std::io::{self, Read};
 
 /// Bytes read at once.
-const BUFFER: usize = 1 << 20;
+const BUFFER: usize = 64 << 10;
 /// Largest extended header or long name, in bytes.
 const MAX_EXTENSION: u64 = 1 << 20;
 /// Most segments of a sparse file.
@@ -245,7 +245,8 @@ impl<R: Read, S: Sink> Reader<R, S> {
             if !header.checksum_fits() {
                 return Err(fail("wrong checksum: this is no tar archive, or it is damaged"));
             }
-            let size = header.size().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| fail("size is no number"))?;
+            let size =
+                header.size().and_then(|size| u64::try_from(size).ok()).ok_or_else(|| fail("size is no number"))?;
             match header.letter() {
                 b'L' => extensions.path = Some(until_nul(self.extension(size)?)),
                 b'K' => extensions.link = Some(until_nul(self.extension(size)?)),
@@ -261,7 +262,14 @@ impl<R: Read, S: Sink> Reader<R, S> {
         }
     }
 
-    fn entry(&mut self, at: u64, letter: u8, header: &Header<'_>, size: u64, ext: Extensions) -> Result<Entry, TarError> {
+    fn entry(
+        &mut self,
+        at: u64,
+        letter: u8,
+        header: &Header<'_>,
+        size: u64,
+        ext: Extensions,
+    ) -> Result<Entry, TarError> {
         let fail = |what| TarError::Header { at, what };
         let path = ext.sparse_name.clone().or(ext.path.clone()).unwrap_or_else(|| header.path());
         let kind = match letter {
@@ -301,7 +309,13 @@ impl<R: Read, S: Sink> Reader<R, S> {
     }
 
     /// Finds the segments of a sparse file in whichever of the four forms they are written.
-    fn sparse_map(&mut self, letter: u8, header: &Header<'_>, ext: &Extensions, entry: &mut Entry) -> Result<(), TarError> {
+    fn sparse_map(
+        &mut self,
+        letter: u8,
+        header: &Header<'_>,
+        ext: &Extensions,
+        entry: &mut Entry,
+    ) -> Result<(), TarError> {
         let at = self.position;
         let fail = |what| TarError::Header { at, what };
         let (segments, real) = if letter == b'S' {
@@ -318,7 +332,7 @@ impl<R: Read, S: Sink> Reader<R, S> {
         } else if ext.sparse_major == Some(1) {
             (self.sparse_table()?, ext.sparse_size.ok_or_else(|| fail("sparse file without a size"))?)
         } else if ext.sparse {
-            if ext.sparse_map.len() % 2 != 0 {
+            if !ext.sparse_map.len().is_multiple_of(2) {
                 return Err(fail("malformed sparse map"));
             }
             let pairs = ext.sparse_map.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();

@@ -187,7 +187,17 @@ mod tests {
                 let mut writer = Writer::new(Vec::new());
                 let kind = if directory { Kind::Directory } else { Kind::File };
                 let size = if directory { 0 } else { 3 };
-                let entry = WriteEntry { path, link: b"", kind, mode: 0o4755, uid: 65535, gid: 3_000_000, mtime, size, xattrs: &xattrs };
+                let entry = WriteEntry {
+                    path,
+                    link: b"",
+                    kind,
+                    mode: 0o4755,
+                    uid: 65535,
+                    gid: 3_000_000,
+                    mtime,
+                    size,
+                    xattrs: &xattrs,
+                };
                 writer.entry(&entry).unwrap();
                 writer.out.extend_from_slice(&b"abc"[..size as usize]);
                 writer.file("last", 1, b"content").unwrap();

@@ -6,8 +6,8 @@ use crate::image::split::SplitWriter;
 use crate::image::tar::{Entry, Kind, Reader, TarError};
 use crate::image::tree;
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown, fsetxattr,
-    ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
+    fsetxattr, ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
@@ -129,7 +129,9 @@ impl<R: Read, W: Write> Extractor<R, W> {
             }
             Kind::HardLink => self.hard_link(entry, &path, name),
             Kind::Fifo => {
-                self.make(entry, name, "make named pipe", |parent| mknodat(parent, name, FileType::Fifo, Mode::from(0o600), 0))?;
+                self.make(entry, name, "make named pipe", |parent| {
+                    mknodat(parent, name, FileType::Fifo, Mode::from(0o600), 0)
+                })?;
                 self.plain_metadata(entry, name)?;
                 let mode = Mode::from(entry.mode);
                 chmodat(self.parent_fd(), name, mode, AtFlags::empty()).map_err(failed(entry, "set mode"))
@@ -168,13 +170,15 @@ impl<R: Read, W: Write> Extractor<R, W> {
         for end in ends {
             fd = match self.open_directory(&path[..end]) {
                 Err(Errno::NOENT) => {
-                    mkdirat(&fd, &path[start..end], Mode::from(0o755)).map_err(failed(entry, "make parent directory"))?;
+                    mkdirat(&fd, &path[start..end], Mode::from(0o755))
+                        .map_err(failed(entry, "make parent directory"))?;
                     self.open_directory(&path[..end]).map_err(failed(entry, "open parent directory"))?
                 }
                 // A deletion and then new content below the same name: the new directory hides the old one.
                 Err(Errno::NOTDIR) if is_whiteout(&fd, &path[start..end]) => {
                     unlinkat(&fd, &path[start..end], AtFlags::empty()).map_err(failed(entry, "replace deletion"))?;
-                    mkdirat(&fd, &path[start..end], Mode::from(0o755)).map_err(failed(entry, "make parent directory"))?;
+                    mkdirat(&fd, &path[start..end], Mode::from(0o755))
+                        .map_err(failed(entry, "make parent directory"))?;
                     self.report.opaque.push(path[..end].to_vec());
                     self.open_directory(&path[..end]).map_err(failed(entry, "open parent directory"))?
                 }
@@ -186,10 +190,20 @@ impl<R: Read, W: Write> Extractor<R, W> {
     }
 
     /// Makes something, replacing what has the name already.
-    fn make<T>(&mut self, entry: &Entry, name: &[u8], action: &'static str, make: impl Fn(&OwnedFd) -> Result<T, Errno>) -> Step<T> {
+    fn make<T>(
+        &mut self,
+        entry: &Entry,
+        name: &[u8],
+        action: &'static str,
+        make: impl Fn(&OwnedFd) -> Result<T, Errno>,
+    ) -> Step<T> {
         match make(self.parent_fd()) {
             Err(Errno::EXIST) => {
-                self.displace(name).map_err(|source| Refusal::Io { path: lossy(&entry.path), action: "replace", source })?;
+                self.displace(name).map_err(|source| Refusal::Io {
+                    path: lossy(&entry.path),
+                    action: "replace",
+                    source,
+                })?;
                 make(self.parent_fd()).map_err(failed(entry, action))
             }
             other => other.map_err(failed(entry, action)),
@@ -238,7 +252,8 @@ impl<R: Read, W: Write> Extractor<R, W> {
     fn directory(&mut self, entry: &Entry, path: &[u8], name: &[u8]) -> Step<()> {
         match mkdirat(self.parent_fd(), name, Mode::from(0o700)) {
             Err(Errno::EXIST) => {
-                let old = statat(self.parent_fd(), name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "look at"))?;
+                let old =
+                    statat(self.parent_fd(), name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "look at"))?;
                 if FileType::from_raw_mode(old.st_mode) != FileType::Directory {
                     if is_whiteout(self.parent_fd(), name) {
                         self.report.opaque.push(path.to_vec());
@@ -285,8 +300,10 @@ impl<R: Read, W: Write> Extractor<R, W> {
     /// Sets owner and time of a link or pipe by name.
     fn plain_metadata(&mut self, entry: &Entry, name: &[u8]) -> Step<()> {
         let (uid, gid) = ids(entry);
-        chownat(self.parent_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "set owner"))?;
-        utimensat(self.parent_fd(), name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "set time"))
+        chownat(self.parent_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(entry, "set owner"))?;
+        utimensat(self.parent_fd(), name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(entry, "set time"))
     }
 
     fn hard_link(&mut self, entry: &Entry, path: &[u8], name: &[u8]) -> Step<()> {
@@ -298,9 +315,11 @@ impl<R: Read, W: Write> Extractor<R, W> {
             return Ok(());
         }
         let (target_parent, target_name) = split(&target);
-        let from = self.open_directory(target_parent).map_err(failed(entry, "open directory of the hard link's target"))?;
+        let from =
+            self.open_directory(target_parent).map_err(failed(entry, "open directory of the hard link's target"))?;
         // Looked at first: displacing the old name must not remove what the link points at.
-        statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "find the hard link's target in this layer"))?;
+        statat(&from, target_name, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(entry, "find the hard link's target in this layer"))?;
         self.make(entry, name, "make hard link", |parent| linkat(&from, target_name, parent, name, AtFlags::empty()))
     }
 
@@ -321,7 +340,8 @@ impl<R: Read, W: Write> Extractor<R, W> {
         match mknodat(self.parent_fd(), hidden, FileType::CharacterDevice, Mode::empty(), 0) {
             // Deletions concern lower layers only; a directory of this layer then hides the lower one.
             Err(Errno::EXIST) => {
-                let old = statat(self.parent_fd(), hidden, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "look at"))?;
+                let old =
+                    statat(self.parent_fd(), hidden, AtFlags::SYMLINK_NOFOLLOW).map_err(failed(entry, "look at"))?;
                 if FileType::from_raw_mode(old.st_mode) == FileType::Directory {
                     let path = if parent.is_empty() { hidden.to_vec() } else { [parent, b"/", hidden].concat() };
                     self.report.opaque.push(path);

@@ -3,7 +3,8 @@
 
 use crate::sys::worker::idmapped_clone;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+    recvmsg, sendmsg,
 };
 use rustix::process::{Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -79,7 +80,9 @@ pub(super) fn enter(channel: BorrowedFd<'_>, with_tree: bool) -> io::Result<()> 
         (None, false) => {}
         _ => return Err(io::Error::other("the worker was handed the wrong tree")),
     }
-    for (resource, most) in [(Resource::As, memory), (Resource::Core, 0), (Resource::Nofile, DESCRIPTORS), (Resource::Nproc, 0)] {
+    for (resource, most) in
+        [(Resource::As, memory), (Resource::Core, 0), (Resource::Nofile, DESCRIPTORS), (Resource::Nproc, 0)]
+    {
         rustix::process::setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
     }
     let keep = if with_tree {
@@ -124,20 +127,55 @@ fn memory_limit() -> io::Result<u64> {
 /// Installs the list of system calls; everything else ends the worker.
 fn filter(with_tree: bool) -> io::Result<()> {
     let common = [
-        libc::SYS_read, libc::SYS_write, libc::SYS_readv, libc::SYS_writev, libc::SYS_pread64, libc::SYS_close, libc::SYS_fstat, libc::SYS_lseek,
-        libc::SYS_mmap, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_mprotect, libc::SYS_madvise, libc::SYS_brk, libc::SYS_futex,
-        libc::SYS_exit_group, libc::SYS_exit, libc::SYS_rt_sigreturn, libc::SYS_rt_sigprocmask, libc::SYS_sigaltstack, libc::SYS_restart_syscall, libc::SYS_fcntl,
+        libc::SYS_read,
+        libc::SYS_write,
+        libc::SYS_readv,
+        libc::SYS_writev,
+        libc::SYS_pread64,
+        libc::SYS_close,
+        libc::SYS_fstat,
+        libc::SYS_lseek,
+        libc::SYS_mmap,
+        libc::SYS_munmap,
+        libc::SYS_mremap,
+        libc::SYS_mprotect,
+        libc::SYS_madvise,
+        libc::SYS_brk,
+        libc::SYS_futex,
+        libc::SYS_exit_group,
+        libc::SYS_exit,
+        libc::SYS_rt_sigreturn,
+        libc::SYS_rt_sigprocmask,
+        libc::SYS_sigaltstack,
+        libc::SYS_restart_syscall,
+        libc::SYS_fcntl,
     ];
     let files = [
-        libc::SYS_openat, libc::SYS_openat2, libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_mkdirat, libc::SYS_mknodat,
-        libc::SYS_linkat, libc::SYS_symlinkat, libc::SYS_unlinkat, libc::SYS_renameat2, libc::SYS_fchown, libc::SYS_fchownat,
-        libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_utimensat, libc::SYS_fsetxattr, libc::SYS_ftruncate,
-        libc::SYS_pwrite64, libc::SYS_getdents64,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_newfstatat,
+        libc::SYS_statx,
+        libc::SYS_mkdirat,
+        libc::SYS_mknodat,
+        libc::SYS_linkat,
+        libc::SYS_symlinkat,
+        libc::SYS_unlinkat,
+        libc::SYS_renameat2,
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_fchmod,
+        libc::SYS_fchmodat,
+        libc::SYS_utimensat,
+        libc::SYS_fsetxattr,
+        libc::SYS_ftruncate,
+        libc::SYS_pwrite64,
+        libc::SYS_getdents64,
     ];
     let files: &[i64] = if with_tree { &files } else { &[] };
     let rules = common.iter().chain(files).map(|number| (*number, Vec::new())).collect();
     let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let filter = SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch).map_err(io::Error::other)?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::KillProcess, SeccompAction::Allow, arch).map_err(io::Error::other)?;
     let program: seccompiler::BpfProgram = filter.try_into().map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }

@@ -119,7 +119,9 @@ pub enum UnpackError {
         signal: i32,
     },
     /// More bytes than the limit come out of few compressed ones.
-    #[error("unpack layer: {compressed} compressed bytes inflate to more than {inflated}: refused as a decompression bomb")]
+    #[error(
+        "unpack layer: {compressed} compressed bytes inflate to more than {inflated}: refused as a decompression bomb"
+    )]
     Bomb {
         /// Compressed bytes.
         compressed: u64,
@@ -159,7 +161,13 @@ pub(super) struct Unpacked {
 }
 
 /// Unpacks a source into the empty directory `tree` and writes the split form to `split`.
-pub(super) fn unpack(source: Source<'_>, compression: Compression, tree: BorrowedFd<'_>, split: &File, limits: Limits) -> Result<Unpacked, UnpackError> {
+pub(super) fn unpack(
+    source: Source<'_>,
+    compression: Compression,
+    tree: BorrowedFd<'_>,
+    split: &File,
+    limits: Limits,
+) -> Result<Unpacked, UnpackError> {
     let inflater = match compression {
         Compression::None => None,
         _ => Some(Inflater::start(source, compression)?),
@@ -177,7 +185,8 @@ pub(super) fn unpack(source: Source<'_>, compression: Compression, tree: Borrowe
         (Some(pipe), _) => keep.push(pipe.as_fd()),
         (None, Source::Region { file, .. } | Source::Stream { file, .. }) => keep.push(file.as_fd()),
     }
-    let worker = Worker::fork(&keep, || unpacker(theirs.as_fd(), input.as_ref(), source, split, limits)).map_err(failed("start the unpacking process"))?;
+    let worker = Worker::fork(&keep, || unpacker(theirs.as_fd(), input.as_ref(), source, split, limits))
+        .map_err(failed("start the unpacking process"))?;
     drop((theirs, input));
     let admitted = jail::admit(worker.pid(), channel.as_fd(), Some(tree));
     let moved = match (admitted, feed) {
@@ -187,7 +196,9 @@ pub(super) fn unpack(source: Source<'_>, compression: Compression, tree: Borrowe
             Err(failed("confine the unpacking process")(error))
         }
         (Ok(()), Some(feed)) => match &inflater {
-            Some(inflater) => pump(&inflater.output, &[], feed, limits.inflated(source).map(|most| (source.length(), most))),
+            Some(inflater) => {
+                pump(&inflater.output, &[], feed, limits.inflated(source).map(|most| (source.length(), most)))
+            }
             None => match source {
                 Source::Stream { file, head } => pump(file, head, feed, None),
                 Source::Region { .. } => Err(failed("choose a source")(io::ErrorKind::InvalidInput.into())),
@@ -239,7 +250,8 @@ fn unpacker(channel: BorrowedFd<'_>, input: Option<&OwnedFd>, source: Source<'_>
         }
         Ok(report)
     };
-    let report = work().unwrap_or_else(|error| Report { failure: format!("enter confinement: {error}"), ..Report::default() });
+    let report =
+        work().unwrap_or_else(|error| Report { failure: format!("enter confinement: {error}"), ..Report::default() });
     i32::from(Fd(channel).write_all(&report.encode()).is_err() || !report.failure.is_empty())
 }
 
@@ -256,7 +268,8 @@ impl Inflater {
         let (channel, theirs) = channel()?;
         let (Source::Region { file, .. } | Source::Stream { file, .. }) = source;
         let keep = [file.as_fd(), write.as_fd(), theirs.as_fd()];
-        let worker = Worker::fork(&keep, || inflater(theirs.as_fd(), source, compression, &write)).map_err(failed("start the inflating process"))?;
+        let worker = Worker::fork(&keep, || inflater(theirs.as_fd(), source, compression, &write))
+            .map_err(failed("start the inflating process"))?;
         drop((theirs, write));
         jail::admit(worker.pid(), channel.as_fd(), None).map_err(failed("confine the inflating process"))?;
         Ok(Self { worker, channel, output: output.into() })
@@ -267,7 +280,10 @@ impl Inflater {
         let Self { worker, channel, output } = self;
         drop(output);
         let mut word = String::new();
-        File::from(channel).take(4096).read_to_string(&mut word).map_err(failed("read the inflating process's report"))?;
+        File::from(channel)
+            .take(4096)
+            .read_to_string(&mut word)
+            .map_err(failed("read the inflating process's report"))?;
         match worker.wait().map_err(failed("wait for the inflating process"))? {
             0 => {}
             code if code < 0 => return Err(UnpackError::Killed { role: "inflating", signal: -code }),
@@ -299,7 +315,12 @@ fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compressio
             let count = match input.read(&mut buffer) {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
-                Err(error) => return Err(io::Error::new(error.kind(), format!("compressed stream is damaged or truncated: {error}"))),
+                Err(error) => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("compressed stream is damaged or truncated: {error}"),
+                    ));
+                }
             };
             match Fd(output.as_fd()).write_all(&buffer[..count]) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -317,7 +338,8 @@ fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compressio
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd), UnpackError> {
-    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
+    let (read, write) =
+        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
     // A smaller pipe is slower and nothing else.
     let _ = rustix::pipe::fcntl_setpipe_size(&write, CHUNK);
     Ok((read, write))
@@ -325,7 +347,8 @@ fn pipe() -> Result<(OwnedFd, OwnedFd), UnpackError> {
 
 fn channel() -> Result<(OwnedFd, OwnedFd), UnpackError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).map_err(|e| failed("make a socket")(e.into()))
+    socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .map_err(|e| failed("make a socket")(e.into()))
 }
 
 /// Moves a stream to the unpacker and hashes it on the way. A reader that went away ends it early; its report says why.
@@ -359,16 +382,22 @@ fn pump(mut from: &File, head: &[u8], to: OwnedFd, bound: Option<(u64, u64)>) ->
 
 /// Hashes a region while the unpacker reads it.
 fn hash(source: Source<'_>) -> Result<(Digest, u64), UnpackError> {
-    let Source::Region { file, offset, length } = source else { return Err(failed("hash archive")(io::ErrorKind::InvalidInput.into())) };
+    let Source::Region { file, offset, length } = source else {
+        return Err(failed("hash archive")(io::ErrorKind::InvalidInput.into()));
+    };
     let mut hash = Sha256::new();
     let mut region = Region { file, offset, left: length };
-    io::copy(&mut io::BufReader::with_capacity(CHUNK, &mut region), &mut hash).map_err(failed("read archive"))?;
+    io::copy(&mut io::BufReader::with_capacity(CHUNK / 8, &mut region), &mut hash).map_err(failed("read archive"))?;
     let length = hash.length;
     Ok((hash.finish(), length))
 }
 
 /// Copies the uncompressed bytes of a source and returns their digest.
-pub(super) fn copy_tar(source: Source<'_>, compression: Compression, out: &mut dyn Write) -> Result<Digest, UnpackError> {
+pub(super) fn copy_tar(
+    source: Source<'_>,
+    compression: Compression,
+    out: &mut dyn Write,
+) -> Result<Digest, UnpackError> {
     let mut hash = Sha256::new();
     let most = Limits::default().inflated(source);
     let mut copy = |from: &mut dyn Read| -> Result<(), UnpackError> {
@@ -388,7 +417,9 @@ pub(super) fn copy_tar(source: Source<'_>, compression: Compression, out: &mut d
         }
     };
     match (compression, source) {
-        (Compression::None, Source::Region { file, offset, length }) => copy(&mut Region { file, offset, left: length })?,
+        (Compression::None, Source::Region { file, offset, length }) => {
+            copy(&mut Region { file, offset, left: length })?
+        }
         (Compression::None, Source::Stream { file, head }) => copy(&mut head.chain(file))?,
         _ => {
             let inflater = Inflater::start(source, compression)?;
@@ -403,18 +434,25 @@ pub(super) fn copy_tar(source: Source<'_>, compression: Compression, out: &mut d
 fn finish_tree(tree: BorrowedFd<'_>, report: &Report) -> Result<(), UnpackError> {
     for path in &report.opaque {
         match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
-            Ok(fd) => fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty()).map_err(|e| failed("mark a directory opaque")(e.into()))?,
+            Ok(fd) => fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty())
+                .map_err(|e| failed("mark a directory opaque")(e.into()))?,
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
             Err(errno) => return Err(failed("open an opaque directory")(errno.into())),
         }
     }
     for (path, value) in &report.capabilities {
         let Some(value) = plain_capability(value) else {
-            return Err(UnpackError::Refused(printable(&format!("entry {:?}: malformed file capability", String::from_utf8_lossy(path)))));
+            return Err(UnpackError::Refused(printable(&format!(
+                "entry {:?}: malformed file capability",
+                String::from_utf8_lossy(path)
+            ))));
         };
         match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
-            Ok(fd) if File::from(fd.try_clone().map_err(failed("open a file"))?).metadata().is_ok_and(|m| m.is_file()) => {
-                fsetxattr(fd, "security.capability", &value, XattrFlags::empty()).map_err(|e| failed("set a file capability")(e.into()))?;
+            Ok(fd)
+                if File::from(fd.try_clone().map_err(failed("open a file"))?).metadata().is_ok_and(|m| m.is_file()) =>
+            {
+                fsetxattr(fd, "security.capability", &value, XattrFlags::empty())
+                    .map_err(|e| failed("set a file capability")(e.into()))?;
             }
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
             Err(errno) => return Err(failed("open a file")(errno.into())),
