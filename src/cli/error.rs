@@ -7,12 +7,9 @@ use std::fmt::Write as _;
 pub(super) mod exit {
     /// The command failed, or its arguments were too many or too few.
     pub(in crate::cli) const FAILED: u8 = 1;
-    /// A flag was unknown or badly used; also everything of ours that keeps `run` from starting a container.
+    /// A flag was unknown or badly used; also everything of ours that keeps `run` from starting a container. (126 and
+    /// 127 come from the engine.)
     pub(in crate::cli) const USAGE: u8 = 125;
-    /// The program in the image cannot be executed.
-    pub(in crate::cli) const NOT_EXECUTABLE: u8 = 126;
-    /// The program was not found in the image.
-    pub(in crate::cli) const NOT_FOUND: u8 = 127;
 }
 
 /// Why a command ended without success.

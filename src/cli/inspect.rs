@@ -270,7 +270,7 @@ fn config(container: &Container) -> Value {
         "Entrypoint": if record.entrypoint.is_empty() { Value::Null } else { json!(record.entrypoint) },
         "OnBuild": null,
         "Labels": object(record.labels.iter().map(|(key, value)| (key, value))),
-        "StopSignal": super::container::signal_name(record.stop_signal),
+        "StopSignal": crate::base::signal_name(record.stop_signal),
         "StopTimeout": record.stop_timeout,
     });
     if let (Some(check), Some(map)) = (&record.health, value.as_object_mut()) {

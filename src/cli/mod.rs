@@ -1,6 +1,8 @@
-//! The command line: clap types one file per noun, tables, formats, progress; the only floor that prints.
-
-#![expect(dead_code, reason = "wired to the engine in the commits that follow")]
+//! The command line: one file per noun, tables, `--format`, progress; the only floor that prints.
+//!
+//! Parsing does no work: flags become a request, and the engine is asked to carry it out. Only the parser of the verb
+//! that was called is built. stdout is data, stderr is talk; failures become exit codes here and nowhere else.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this floor is the one that prints")]
 
 mod container;
 mod context;
@@ -8,17 +10,188 @@ mod detach;
 mod error;
 mod flags;
 mod format;
+mod generate;
+mod help;
+mod image;
 mod inspect;
+mod network;
 mod progress;
+mod system;
 mod table;
 mod template;
 mod terminal;
 mod time;
 mod verbs;
+mod volume;
 
+pub use context::Launcher;
+
+use context::{Context, complain, out};
+use error::{Failure, Outcome, exit};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Runs the command line of this process.
-pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+/// First word of the command that takes down what a container held; the shim starts it.
+const CLEANUP: &str = "_cleanup";
+
+/// Runs the command line of this process; `launcher` makes shims, the first of them from the seed that `main` forked.
+pub fn main(launcher: Launcher<'_>) -> ExitCode {
+    let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
+    let result = match words {
+        Ok(words) => dispatch(words, launcher),
+        Err(word) => Err(Failure::new(exit::USAGE, format!("an argument is not valid UTF-8: {}", word.to_string_lossy()))),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            complain(&failure);
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+/// What the words before the verb say.
+#[derive(Debug, Default, PartialEq)]
+struct Globals {
+    root: Option<PathBuf>,
+    run: Option<PathBuf>,
+    help: bool,
+    version: bool,
+}
+
+impl Globals {
+    /// Takes the global flags from the front of the words.
+    fn take(words: &mut std::collections::VecDeque<String>) -> Result<Self, Failure> {
+        let mut globals = Self::default();
+        while let Some(word) = words.front().filter(|word| word.starts_with('-')).cloned() {
+            words.pop_front();
+            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
+            match name {
+                "--root" | "--run" => {
+                    let value = value.or_else(|| words.pop_front());
+                    let value = value.ok_or_else(|| Failure::new(exit::USAGE, format!("flag needs an argument: {name}")))?;
+                    *(if name == "--root" { &mut globals.root } else { &mut globals.run }) = Some(value.into());
+                }
+                "--help" | "-h" => globals.help = true,
+                "--version" | "-v" => globals.version = true,
+                _ => {
+                    let kind = if name.starts_with("--") { "unknown flag" } else { "unknown shorthand flag" };
+                    return Err(Failure::new(exit::USAGE, format!("{kind}: {name}")).hint("'bulkhead --help' lists the flags that stand before the command"));
+                }
+            }
+        }
+        Ok(globals)
+    }
+}
+
+/// Finds the verb of the words and runs it.
+fn dispatch(words: Vec<String>, launcher: Launcher<'_>) -> Outcome {
+    let mut words = std::collections::VecDeque::from(words);
+    let globals = Globals::take(&mut words)?;
+    if globals.version {
+        out(format!("bulkhead version {}\n", env!("CARGO_PKG_VERSION")))?;
+        return Ok(0);
+    }
+    let mut first = words.pop_front().unwrap_or_default();
+    let asks_help = globals.help || first.is_empty() || first == "help";
+    if first == "help" {
+        first = words.pop_front().unwrap_or_default();
+    }
+    if first.is_empty() {
+        out(help::of_program())?;
+        return Ok(0);
+    }
+    if first == CLEANUP {
+        return clean_up(&mut words, launcher);
+    }
+    if let Some((noun, about)) = verbs::NOUNS.into_iter().find(|(noun, _)| *noun == first) {
+        match words.pop_front() {
+            Some(second) if !second.starts_with('-') => first = format!("{noun} {second}"),
+            Some(flag) if flag != "--help" && flag != "-h" => {
+                return Err(Failure::new(exit::USAGE, format!("unknown flag: {flag}")).hint(format!("'bulkhead {noun} --help' lists its commands")));
+            }
+            _ => {
+                out(help::of_noun(noun, about))?;
+                return Ok(0);
+            }
+        }
+    } else if first == "system" && words.front().is_some_and(|word| word == "info") {
+        words.pop_front();
+        first = "info".to_owned();
+    }
+    let Some(verb) = verbs::find(&first) else { return Err(unknown(&first)) };
+    if asks_help {
+        out(help::of_verb(verb))?;
+        return Ok(0);
+    }
+    match flags::parse(verb, words.into())? {
+        Some(parsed) => (verb.run)(&Context::new(globals.root, globals.run, launcher), parsed),
+        None => {
+            out(help::of_verb(verb))?;
+            Ok(0)
+        }
+    }
+}
+
+fn unknown(name: &str) -> Failure {
+    let names = verbs::all().flat_map(|verb| verb.names.iter().copied()).chain(verbs::NOUNS.into_iter().map(|(noun, _)| noun));
+    let failure = Failure::failed(format!("bulkhead: '{name}' is not a bulkhead command"));
+    match verbs::near(name, names) {
+        Some(near) => failure.hint(format!("did you mean 'bulkhead {near}'?")),
+        None => failure.hint("'bulkhead --help' lists the commands"),
+    }
+}
+
+/// `_cleanup --root DIR --run DIR ID`: started by a shim after its container has ended.
+fn clean_up(words: &mut std::collections::VecDeque<String>, launcher: Launcher<'_>) -> Outcome {
+    let globals = Globals::take(words)?;
+    let engine = Context::new(globals.root, globals.run, launcher).engine()?;
+    for word in words.iter() {
+        let id = word.clone().try_into().map_err(|error: crate::base::IdError| Failure::failed(error.to_string()))?;
+        engine.finish(&id)?;
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(words: &[&str]) -> Failure {
+        let launcher: Launcher<'_> = &mut || Err(crate::shim::ShimError::Refused("no shim in this test".to_owned()));
+        dispatch(words.iter().map(|word| (*word).to_owned()).collect(), launcher).expect_err("these lines are refused")
+    }
+
+    #[test]
+    fn unknown_verbs_have_code_1_and_a_neighbour() {
+        for (words, near) in [
+            (&["rnu", "x"][..], "did you mean 'bulkhead run'?"),
+            (&["image", "lss"], "did you mean 'bulkhead image ls'?"),
+            (&["volum"], "did you mean 'bulkhead volume'?"),
+            (&["frobnicate"], "'bulkhead --help' lists the commands"),
+        ] {
+            let failure = run(words);
+            assert_eq!(failure.exit_code(), 1, "{words:?}");
+            let text = failure.render(false);
+            assert!(text.contains("is not a bulkhead command") && text.contains(near), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_flags_have_code_125_wherever_they_stand() {
+        for words in [&["--foo", "ps"][..], &["ps", "--foo"], &["container", "--foo"], &["--root"], &["run", "--name"], &["ps", "-Z"]] {
+            assert_eq!(run(words).exit_code(), 125, "{words:?}");
+        }
+        for words in [&["ps", "extra"][..], &["logs"], &["rename", "a"], &["run"]] {
+            assert_eq!(run(words).exit_code(), 1, "{words:?}");
+        }
+    }
+
+    #[test]
+    fn global_flags_end_at_the_verb() {
+        let mut words = ["--root", "/a", "--run=/b", "run", "--root"].map(str::to_owned).to_vec().into();
+        let globals = Globals::take(&mut words).unwrap();
+        assert_eq!(globals, Globals { root: Some("/a".into()), run: Some("/b".into()), help: false, version: false });
+        assert_eq!(words, ["run", "--root"]);
+    }
 }

@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::error::Outcome;
 use super::flags::Parsed;
+use super::{container, generate, image, network, system, volume};
 use clap::Command;
 
 /// One verb.
@@ -20,12 +21,83 @@ pub(super) struct Verb {
     /// Declares its flags.
     pub(super) flags: fn(Command) -> Command,
     /// Carries it out and returns the exit code.
-    pub(super) run: fn(&Context, Parsed) -> Outcome,
+    pub(super) run: fn(&Context<'_>, Parsed) -> Outcome,
 }
+
+/// Any number of arguments.
+pub(super) const ANY: usize = usize::MAX;
 
 impl Verb {
     /// Returns the name used in messages.
     pub(super) fn name(&self) -> &'static str {
         self.names[0]
+    }
+}
+
+/// Nouns that verbs are grouped under.
+pub(super) const NOUNS: [(&str, &str); 4] = [
+    ("container", "Manage containers"),
+    ("image", "Manage images"),
+    ("network", "Manage networks"),
+    ("volume", "Manage volumes"),
+];
+
+/// Returns all verbs, in the order of the help.
+pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
+    [container::VERBS, image::VERBS, volume::VERBS, network::VERBS, system::VERBS, generate::VERBS].into_iter().flatten()
+}
+
+/// Finds a verb by one of its names.
+pub(super) fn find(name: &str) -> Option<&'static Verb> {
+    all().find(|verb| verb.names.contains(&name))
+}
+
+/// Finds the name most like a mistyped one, if any is near.
+pub(super) fn near<'n>(mistyped: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let most = (mistyped.chars().count() / 3).max(1);
+    names.map(|name| (distance(mistyped, name), name)).filter(|(far, _)| *far <= most).min().map(|(_, name)| name)
+}
+
+/// Counts the letters to insert, remove, replace or swap with their neighbour to turn one word into another.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
+    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let replace = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            row[j] = replace.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                row[j] = row[j].min(rows[i - 2][j - 2] + 1);
+            }
+        }
+        rows.push(row);
+    }
+    rows[a.len()][b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_every_flag_table_is_sound() {
+        let mut seen = std::collections::HashSet::new();
+        for verb in all() {
+            for name in verb.names {
+                assert!(seen.insert(name), "{name} is there twice");
+            }
+            crate::cli::flags::command(verb).debug_assert();
+            let last = verb.name().split(' ').next_back().unwrap();
+            assert!(verb.usage.starts_with(verb.name()) && verb.usage.contains(last), "{}", verb.usage);
+        }
+    }
+
+    #[test]
+    fn mistyped_verbs_find_their_neighbour() {
+        let names = || all().flat_map(|verb| verb.names.iter().copied());
+        assert_eq!(near("rnu", names()), Some("run"));
+        assert_eq!(near("imags", names()), Some("images"));
+        assert_eq!(near("frobnicate", names()), None);
     }
 }

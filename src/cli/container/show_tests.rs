@@ -1,9 +1,6 @@
-//! Rows of `ps` and the object of `inspect`, made from one record.
+//! Filters of `ps`.
 
-use super::show::{Filter, row, select, status_column};
-use crate::base::{ContainerId, Timestamp};
-use crate::engine::record::Container;
-use crate::shim::Status;
+use super::show::Filter;
 
 fn filter(text: &str) -> Filter {
     Filter::parse(text).unwrap()

@@ -67,45 +67,9 @@ pub(super) fn parse_env(
     })
 }
 
-/// Names of the signals 1 to 31 of Linux on x86_64 and aarch64.
-const SIGNALS: [&str; 31] = [
-    "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM",
-    "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO",
-    "PWR", "SYS",
-];
-
-/// Returns a signal's name with `SIG`, or its number as text.
-pub(in crate::cli) fn signal_name(number: i32) -> String {
-    match usize::try_from(number.wrapping_sub(1)).ok().and_then(|index| SIGNALS.get(index)) {
-        Some(name) => format!("SIG{name}"),
-        None => number.to_string(),
-    }
-}
-
 /// Reads a signal: `15`, `TERM`, `SIGTERM`, `RTMIN+3`, `rtmax-1`.
 pub(in crate::cli) fn parse_signal(text: &str) -> Parse<i32> {
-    let fail = || format!("invalid signal: {text}");
-    if let Ok(number) = text.parse::<i32>() {
-        return if (1..=64).contains(&number) { Ok(number) } else { Err(fail()) };
-    }
-    let upper = text.to_ascii_uppercase();
-    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    if let Some(index) = SIGNALS.iter().position(|known| *known == name) {
-        return Ok(index as i32 + 1);
-    }
-    let offset = |rest: &str, sign: char| match rest {
-        "" => Some(0),
-        _ => rest.strip_prefix(sign).and_then(|digits| digits.parse::<i32>().ok()).filter(|n| (0..=30).contains(n)),
-    };
-    let number = match (name.strip_prefix("RTMIN"), name.strip_prefix("RTMAX"), name) {
-        (Some(rest), _, _) => offset(rest, '+').map(|n| 34 + n),
-        (_, Some(rest), _) => offset(rest, '-').map(|n| 64 - n),
-        (_, _, "CLD") => Some(17),
-        (_, _, "IOT") => Some(6),
-        (_, _, "POLL") => Some(29),
-        _ => None,
-    };
-    number.ok_or_else(fail)
+    crate::base::parse_signal(text).ok_or_else(|| format!("invalid signal: {text}"))
 }
 
 /// Reads a restart policy: `no`, `always`, `unless-stopped`, `on-failure[:N]`.

@@ -1,0 +1,114 @@
+//! `exec`.
+
+use super::create_flags::{Surroundings, environment};
+use super::run::{code_byte, detach_keys, require_terminal};
+use crate::cli::context::{Context, talk};
+use crate::cli::error::{Failure, Outcome, exit};
+use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, window_size};
+use crate::engine::{EngineError, ExecRequest};
+use crate::shim::{ShimError, Status};
+use clap::Command;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// Flags of `exec`.
+pub(super) fn flags(command: Command) -> Command {
+    command
+        .arg(switch("detach", "Detached mode: run command in the background").short('d'))
+        .arg(value("detach-keys", "string", "Override the key sequence for detaching a container"))
+        .arg(list("env", "Set environment variables").short('e'))
+        .arg(list("env-file", "Read in a file of environment variables"))
+        .arg(switch("interactive", "Keep STDIN open even if not attached").short('i'))
+        .arg(switch("privileged", "Give extended privileges to the command"))
+        .arg(switch("tty", "Allocate a pseudo-TTY").short('t'))
+        .arg(value("user", "string", "Username or UID (format: \"<name|uid>[:<group|gid>]\")").short('u'))
+        .arg(value("workdir", "string", "Working directory inside the container").short('w'))
+}
+
+/// The terminal of an added process.
+struct Terminal<'a>(BorrowedFd<'a>);
+
+impl Remote for Terminal<'_> {
+    fn resize(&mut self, rows: u16, columns: u16) {
+        let size = rustix::termios::Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        let _ = rustix::termios::tcsetwinsize(self.0, size);
+    }
+    fn signal(&mut self, _: i32) {}
+}
+
+fn null() -> Result<OwnedFd, Failure> {
+    Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
+}
+
+/// Says why an added process could not be had: 126 and 127 are the program's, the rest is 1.
+fn refused(error: &EngineError) -> Failure {
+    let code = match error {
+        EngineError::Start { .. } => error.exit_code(),
+        _ => exit::FAILED,
+    };
+    Failure::from_error(code, error)
+}
+
+/// `exec`.
+pub(super) fn exec(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let around = Surroundings {
+        variable: &|name| std::env::var(name).ok(),
+        read: &|path| std::fs::read(path),
+        directory: &|| std::env::current_dir().unwrap_or_default(),
+    };
+    let (detach, tty, interactive) = (parsed.switch("detach")?, parsed.switch("tty")?, parsed.switch("interactive")?);
+    let interactive = interactive && !detach;
+    require_terminal(interactive, tty)?;
+    let engine = context.engine()?;
+    let (name, command) = parsed.arguments.split_first().ok_or_else(|| Failure::failed("a container is missing"))?;
+    let id = engine.find(name)?;
+    let status = engine.observe(&id)?.state.status;
+    match status {
+        Status::Running => {}
+        Status::Paused => {
+            return Err(Failure::failed(format!("container {name} is paused, unpause the container before exec"))
+                .hint(format!("bulkhead unpause {name}")));
+        }
+        _ => return Err(Failure::failed(format!("container {name} is not running")).hint(format!("bulkhead start {name}"))),
+    }
+    let request = ExecRequest {
+        args: command.to_vec(),
+        env: environment(&parsed, &around)?,
+        user: parsed.filled("user"),
+        working_dir: parsed.filled("workdir"),
+        tty,
+        tty_size: if tty { window_size() } else { None },
+        privileged: parsed.switch("privileged")?,
+    };
+    let null = null()?;
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    let stdio = match (detach, interactive) {
+        (true, _) => [null.as_fd(), null.as_fd(), null.as_fd()],
+        (false, true) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+        (false, false) => [null.as_fd(), stdout.as_fd(), stderr.as_fd()],
+    };
+    let mut process = engine.exec(&id, request, (!tty).then_some(stdio)).map_err(|error| refused(&error))?;
+    if detach {
+        return Ok(0);
+    }
+    if let Some(terminal) = process.terminal.take() {
+        let session = Session {
+            stream: terminal.as_fd(),
+            framing: Framing::Raw,
+            stdin: interactive,
+            tty: true,
+            forward_signals: false,
+            keys: detach_keys(&parsed)?,
+            show: [true, true],
+        };
+        match session.copy(&Signals::take()?, &mut Terminal(terminal.as_fd()))? {
+            Ending::Detached => {
+                talk("\nread escape sequence\n");
+                return Ok(0);
+            }
+            Ending::Interrupted(number) => return Ok(code_byte(128 + number)),
+            Ending::Exited(_) | Ending::Closed => {}
+        }
+    }
+    process.wait().map(code_byte).map_err(|error: ShimError| Failure::from_error(exit::FAILED, &error))
+}

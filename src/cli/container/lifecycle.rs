@@ -1,0 +1,178 @@
+//! `stop`, `kill`, `restart`, `rm`, `pause`, `unpause`, `wait`, `rename`, `container prune`.
+
+use super::run::code_byte;
+use super::values::{parse_integer, parse_signal};
+use crate::cli::context::{Context, each, out, talk};
+use crate::cli::error::{Failure, Outcome};
+use crate::cli::flags::{Parsed, switch, value};
+use crate::engine::{Engine, EngineError};
+use crate::shim::Status;
+use clap::Command;
+use std::io::{BufRead, IsTerminal};
+
+/// Flags of `stop` and `restart`.
+pub(super) fn stop_flags(command: Command) -> Command {
+    command
+        .arg(value("signal", "string", "Signal to send to the container").short('s'))
+        .arg(value("timeout", "int", "Seconds to wait before killing the container (-1: for ever)").short('t').alias("time"))
+}
+
+/// Flags of `kill`.
+pub(super) fn kill_flags(command: Command) -> Command {
+    command.arg(value("signal", "string", "Signal to send to the container").short('s'))
+}
+
+/// Flags of `rm`.
+pub(super) fn rm_flags(command: Command) -> Command {
+    command
+        .arg(switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'))
+        .arg(switch("volumes", "Remove anonymous volumes associated with the container").short('v'))
+}
+
+/// Flags of `prune`.
+pub(in crate::cli) fn prune_flags(command: Command) -> Command {
+    command.arg(switch("force", "Do not prompt for confirmation").short('f'))
+}
+
+/// Stops one container and says when its first process did not heed the signal.
+fn stop_one(engine: &Engine, name: &str, signal: Option<i32>, timeout: Option<i64>) -> Outcome<()> {
+    let id = engine.find(name)?;
+    if let Some(stopped) = engine.stop(&id, signal, timeout)?
+        && stopped.killed
+    {
+        let why = if stopped.ignored {
+            "as PID 1 it has no handler for the stop signal, so the kernel drops it; use --init, --stop-signal, or handle it"
+        } else {
+            "it did not end in time"
+        };
+        talk(format!("{name}: killed: {why}\n"));
+    }
+    Ok(())
+}
+
+/// `stop`.
+pub(super) fn stop(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let (signal, timeout) = (parsed.read("signal", parse_signal)?, parsed.read("timeout", parse_integer)?);
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        stop_one(&engine, name, signal, timeout)?;
+        Ok(out(format!("{name}\n"))?)
+    })
+}
+
+/// `restart`.
+pub(super) fn restart(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let (signal, timeout) = (parsed.read("signal", parse_signal)?, parsed.read("timeout", parse_integer)?);
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        stop_one(&engine, name, signal, timeout)?;
+        let id = engine.find(name)?;
+        let started = engine.start(&id, &mut || context.launch(), None, None)?;
+        started.warnings.iter().for_each(|warning| talk(format!("WARNING: {warning}\n")));
+        Ok(out(format!("{name}\n"))?)
+    })
+}
+
+/// `kill`.
+pub(super) fn kill(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let signal = parsed.read("signal", parse_signal)?.unwrap_or(9);
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        engine.kill(&engine.find(name)?, signal)?;
+        Ok(out(format!("{name}\n"))?)
+    })
+}
+
+/// `rm`.
+pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let (force, volumes) = (parsed.switch("force")?, parsed.switch("volumes")?);
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        let removed = engine.find(name).and_then(|id| engine.remove(&id, force, volumes));
+        match removed {
+            // What is not there is removed already; Docker says so and goes on.
+            Err(error @ EngineError::NoContainer(_)) if force => talk(format!("{error}\n")),
+            Err(error @ EngineError::Running { .. }) => {
+                return Err(Failure::from(error).hint(format!("bulkhead stop {name}, or bulkhead rm -f {name}")));
+            }
+            other => {
+                other?;
+                out(format!("{name}\n"))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// `pause`.
+pub(super) fn pause(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        engine.pause(&engine.find(name)?)?;
+        Ok(out(format!("{name}\n"))?)
+    })
+}
+
+/// `unpause`.
+pub(super) fn unpause(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        engine.unpause(&engine.find(name)?)?;
+        Ok(out(format!("{name}\n"))?)
+    })
+}
+
+/// `wait`.
+pub(super) fn wait(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let engine = context.engine()?;
+    each(&parsed.arguments, |name| {
+        let code = engine.wait(&engine.find(name)?)?;
+        Ok(out(format!("{}\n", code_byte(code)))?)
+    })
+}
+
+/// `rename`.
+pub(super) fn rename(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let engine = context.engine()?;
+    let id = engine.find(&parsed.arguments[0])?;
+    engine.rename(&id, &parsed.arguments[1])?;
+    Ok(0)
+}
+
+/// Asks before something is deleted; without a terminal the answer is no, as with Docker.
+pub(in crate::cli) fn confirmed(parsed: &Parsed, warning: &str) -> Result<bool, Failure> {
+    if parsed.switch("force")? {
+        return Ok(true);
+    }
+    talk(format!("WARNING! {warning}\nAre you sure you want to continue? [y/N] "));
+    let mut answer = String::new();
+    let stdin = std::io::stdin();
+    if stdin.is_terminal() {
+        stdin.lock().read_line(&mut answer)?;
+    } else {
+        talk("\n");
+    }
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// `container prune`.
+pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    if !confirmed(&parsed, "This will remove all stopped containers.")? {
+        return Ok(0);
+    }
+    let engine = context.engine()?;
+    let stopped = |status| matches!(status, Status::Created | Status::Exited | Status::Dead);
+    let ids: Vec<String> = engine
+        .list()?
+        .into_iter()
+        .filter(|container| stopped(container.state.status))
+        .map(|container| container.record.id.to_string())
+        .collect();
+    if !ids.is_empty() {
+        out("Deleted Containers:\n")?;
+    }
+    each(&ids, |name| {
+        engine.remove(&engine.find(name)?, false, false)?;
+        Ok(out(format!("{name}\n"))?)
+    })
+}

@@ -1,0 +1,108 @@
+//! `completion` and `man`: made from the same flag tables the parser uses.
+
+use super::context::{Context, out};
+use super::error::{Failure, Outcome, exit};
+use super::flags::{self, Parsed, is_switch};
+use super::verbs::{NOUNS, Verb, all};
+use clap::{Arg, ArgAction, Command};
+use std::path::Path;
+
+/// The verbs of this file.
+pub(super) static VERBS: &[Verb] = &[
+    Verb {
+        names: &["completion"],
+        usage: "completion bash|zsh|fish",
+        about: "Print the completion script of a shell",
+        count: (1, 1),
+        interspersed: true,
+        flags: |command| command,
+        run: completion,
+    },
+    Verb {
+        names: &["man"],
+        usage: "man DIRECTORY",
+        about: "Write the manual pages into a directory",
+        count: (1, 1),
+        interspersed: true,
+        flags: |command| command,
+        run: manual,
+    },
+];
+
+/// Turns a verb's parser into one that describes it: switches without values, no list of all arguments.
+fn described(verb: &'static Verb, name: &'static str) -> Command {
+    flags::command(verb).name(name).no_binary_name(false).mut_args(|arg: Arg| {
+        if is_switch(&arg) { arg.num_args(0).require_equals(false).default_missing_value(None::<&str>).action(ArgAction::SetTrue) } else { arg }
+    })
+}
+
+/// Builds the whole tree.
+fn tree() -> Command {
+    let mut program = Command::new("bulkhead")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Runs Dockerfile workloads in sandboxes, without a daemon")
+        .disable_help_subcommand(true)
+        .arg(Arg::new("root").long("root").value_name("DIR").help("Directory for what survives a reboot"))
+        .arg(Arg::new("run").long("run").value_name("DIR").help("Directory for what dies with the boot"));
+    let mut nouns: Vec<Command> =
+        NOUNS.into_iter().map(|(noun, about)| Command::new(noun).about(about).disable_help_subcommand(true)).collect();
+    for verb in all() {
+        for name in verb.names {
+            match name.split_once(' ') {
+                None => program = program.subcommand(described(verb, name)),
+                Some((noun, name)) => {
+                    if let Some(known) = nouns.iter_mut().find(|command| command.get_name() == noun) {
+                        *known = std::mem::take(known).subcommand(described(verb, name));
+                    }
+                }
+            }
+        }
+    }
+    program.subcommands(nouns)
+}
+
+fn completion(_: &Context<'_>, parsed: Parsed) -> Outcome {
+    let shell = match parsed.arguments[0].as_str() {
+        "bash" => clap_complete::Shell::Bash,
+        "zsh" => clap_complete::Shell::Zsh,
+        "fish" => clap_complete::Shell::Fish,
+        other => return Err(Failure::new(exit::USAGE, format!("unknown shell {other:?}; known are bash, zsh and fish"))),
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut tree(), "bulkhead", &mut script);
+    out(script)?;
+    Ok(0)
+}
+
+fn manual(_: &Context<'_>, parsed: Parsed) -> Outcome {
+    let directory = Path::new(&parsed.arguments[0]);
+    std::fs::create_dir_all(directory)?;
+    clap_mangen::generate_to(tree(), directory)?;
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_know_verbs_and_flags() {
+        for shell in [clap_complete::Shell::Bash, clap_complete::Shell::Zsh, clap_complete::Shell::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut tree(), "bulkhead", &mut script);
+            let text = String::from_utf8(script).unwrap();
+            for word in ["publish-all", "no-trunc", "container", "volume"] {
+                assert!(text.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_verb_has_a_page() {
+        let directory = tempfile::tempdir().unwrap();
+        clap_mangen::generate_to(tree(), directory.path()).unwrap();
+        let page = std::fs::read_to_string(directory.path().join("bulkhead-run.1")).unwrap();
+        assert!(page.contains("read\\-only"), "{page}");
+        assert!(directory.path().join("bulkhead-container-ls.1").exists());
+    }
+}
