@@ -2,6 +2,7 @@
 //! with `unshare`; the machine's own links and rules are never touched. Threads stand in for processes: a network
 //! namespace belongs to a thread.
 
+mod cost;
 mod faults;
 mod firewall;
 mod traffic;
