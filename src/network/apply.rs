@@ -359,6 +359,11 @@ impl<'a> Executor<'a> {
         }
     }
 
+    /// Ends the work without waiting for the kernel's clean-up.
+    pub(super) fn close(self) {
+        self.firewall.close();
+    }
+
     /// Removes our tables.
     pub(super) fn destroy_tables(&mut self) -> Result<(), NetworkError> {
         self.firewall.destroy().map_err(|source| NetworkError::Apply {

@@ -350,7 +350,10 @@ pub fn detach(id: &ContainerId, paths: &Paths) -> Result<(), NetworkError> {
     let owner = Owner::Container(id.clone());
     if Journal::read(paths, &owner)?.is_some() {
         let installation = Installation::of(paths);
-        return Executor::open(paths, &installation)?.undo(&owner, LinkEnd::Down);
+        let mut executor = Executor::open(paths, &installation)?;
+        let undone = executor.undo(&owner, LinkEnd::Down);
+        executor.close();
+        return undone;
     }
     release_all(paths, |owner| owner == Some(id))
 }
@@ -375,15 +378,14 @@ pub fn gc(paths: &Paths, alive: &dyn Fn(&ContainerId) -> bool) -> Result<(), Net
     let _lock = lock(paths)?;
     let installation = Installation::of(paths);
     let mut first = Ok(());
+    let mut executor = Executor::open(paths, &installation)?;
     for owner in journal::owners(paths)? {
-        let Owner::Container(id) = &owner else {
-            continue;
-        };
+        let Owner::Container(id) = &owner else { continue };
         if !alive(id) {
-            let undone = Executor::open(paths, &installation).and_then(|mut e| e.undo(&owner, LinkEnd::Down));
-            first = first.and(undone);
+            first = first.and(executor.undo(&owner, LinkEnd::Down));
         }
     }
+    executor.close();
     first.and(release_all(paths, |owner| owner.is_none_or(|id| !alive(id))))
 }
 

@@ -9,11 +9,12 @@
 //!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
 //!   names/<name>                 contains the container's id
 //!   volumes/<name>/{meta.json,_data}
-//!   networks/<name>.json         ipam/<network>/<address>   journal/<owner>.json
+//!   networks/<name>.json
 //!   build/cache/                 cache/seccomp/<digest>.bpf
 //!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
 //!   <id>/{shim.sock,lock,state.json}   ranges/<base>   locks/<name>
+//!   network/ipam/<network>/<address>   network/journal/<owner>.json
 //! ```
 //! Lock order: name, container, network, image. One writer per file: the engine writes `config.json`, the shim
 //! `state.json`.

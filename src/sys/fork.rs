@@ -44,3 +44,37 @@ pub fn fork(run: impl FnOnce() -> i32) -> io::Result<Child> {
         },
     }
 }
+
+/// Closes a descriptor in a process of its own, for descriptors whose close waits: an nftables socket waits for the
+/// kernel's clean-up of what was deleted (6 to 10 ms on Linux 6.18, `nft_rcv_nl_event`).
+///
+/// The process is forked twice, so that no one has to reap it. Where no process can be made the close waits here.
+pub fn close_elsewhere(descriptor: std::os::fd::OwnedFd) {
+    use std::os::fd::AsRawFd;
+    let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return };
+    let (kept, signal) = (descriptor.as_raw_fd(), read.as_raw_fd());
+    let closer = move || {
+        // Numbers far above what a small process has open; everything else goes, since the parent may hold locks and
+        // pipes whose end others wait for.
+        for (number, place) in [(kept, 900), (signal, 901)] {
+            // SAFETY: dup2(2) takes numbers only; both are open, inherited from the process that owns them.
+            if unsafe { libc::dup2(number, place) } < 0 {
+                return 1;
+            }
+        }
+        // SAFETY: close_range(2) takes numbers only; this process ends without touching any owner of them.
+        unsafe { libc::syscall(libc::SYS_close_range, 0, 899, 0) };
+        // SAFETY: as above.
+        unsafe { libc::syscall(libc::SYS_close_range, 902, libc::c_uint::MAX, 0) };
+        let mut byte = 0u8;
+        // Ends when the parent has closed its descriptor and then its end of the pipe: ours is then the last one.
+        // SAFETY: the buffer is one byte that lives on this frame.
+        unsafe { libc::read(901, (&raw mut byte).cast(), 1) };
+        0
+    };
+    if let Ok(middle) = fork(move || i32::from(fork(closer).is_err())) {
+        let _ = rustix::process::waitpid(Some(middle.pid), rustix::process::WaitOptions::empty());
+    }
+    drop(descriptor);
+    drop(write);
+}

@@ -38,6 +38,11 @@ impl NetlinkSocket {
         Ok(Self { fd, buffer: Vec::new() })
     }
 
+    /// Closes the socket in a process of its own, since the close may wait for the kernel.
+    pub fn close_elsewhere(self) {
+        super::fork::close_elsewhere(self.fd);
+    }
+
     /// Lets one datagram of so many bytes pass, for large transactions.
     ///
     /// # Errors

@@ -156,6 +156,8 @@ pub(super) struct Firewall<'a> {
     name: &'a str,
     /// Whether the kernel filters on bridges (`CONFIG_NF_TABLES_BRIDGE`).
     guards: bool,
+    /// Whether something was deleted, which makes closing the connection wait.
+    deleted: bool,
 }
 
 /// Whether our tables are as they should be.
@@ -170,7 +172,12 @@ pub(super) struct Intact {
 impl<'a> Firewall<'a> {
     /// Opens the firewall of the thread's present network namespace.
     pub(super) fn open(name: &'a str) -> Result<Self, NetlinkError> {
-        Ok(Self { connection: Connection::open(crate::sys::netlink::Family::Netfilter)?, name, guards: true })
+        Ok(Self {
+            connection: Connection::open(crate::sys::netlink::Family::Netfilter)?,
+            name,
+            guards: true,
+            deleted: false,
+        })
     }
 
     /// Looks whether all rules are there, in order.
@@ -237,6 +244,7 @@ impl<'a> Firewall<'a> {
         if messages.is_empty() {
             return Ok(());
         }
+        self.deleted = true;
         match self.connection.transaction(messages.clone()) {
             Err(error) if error.is_absent() => {}
             result => return result,
@@ -250,6 +258,13 @@ impl<'a> Firewall<'a> {
             }
         }
         result
+    }
+
+    /// Closes the connection; what was deleted is gone already, only the kernel's own clean-up is not waited for.
+    pub(super) fn close(self) {
+        if self.deleted {
+            self.connection.close_elsewhere();
+        }
     }
 
     /// Removes our tables; absent ones are fine.

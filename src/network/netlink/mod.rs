@@ -58,6 +58,11 @@ impl Connection {
         Ok(Self { socket: NetlinkSocket::open(family).map_err(NetlinkError::Socket)?, sequence: 0 })
     }
 
+    /// Closes the connection without waiting for the kernel's clean-up of what was deleted over it.
+    pub(super) fn close_elsewhere(self) {
+        self.socket.close_elsewhere();
+    }
+
     fn next(&mut self) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence

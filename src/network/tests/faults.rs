@@ -2,7 +2,7 @@
 
 use super::{Host, new_namespace, on_host, port, request};
 use crate::network::endpoint::attach_until;
-use crate::network::{Cause, Installation, NetworkError, attach, detach, down, gc, ipam, journal, plan};
+use crate::network::{Cause, Installation, NetworkError, attach, detach, down, gc, ipam, journal};
 use crate::sys::netns::in_network_namespace;
 use std::os::fd::AsFd;
 
