@@ -6,7 +6,7 @@ use super::error::{Context, LaunchError};
 use super::init::limit_number;
 use super::keeper::MADE;
 use super::mounter::{ERROR, FRAME, KEEPER, Mounter, NETWORK, TERMINAL, landlock_rules, open_file, outer_flags};
-use super::outside::{end, make, namespace_with_map, open_namespace, write_maps};
+use super::outside::{end, give_pipes, make, namespace_with_map, open_namespace, write_maps};
 use super::plan::{Kind, LaunchPlan, UserPlan, plan};
 use super::running::Running;
 use super::user::IDS;
@@ -37,6 +37,7 @@ pub struct Pending {
     kept: Kept,
     cgroups: Option<Cgroups>,
     enforced: Enforced,
+    base: u32,
     shows_view: bool,
 }
 
@@ -74,6 +75,7 @@ impl Launch {
         crate::sys::require_single_thread().at(|| "start a container (the process has threads)")?;
         // No process of ours on the way to its program shows its memory or program to those inside.
         set_undumpable().at(|| "hide our memory")?;
+        give_pipes(stdio, plan.user.base());
         let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
         match start(bundle, &plan, host, stdio, reuse, &cgroups) {
             Ok((mounter, report, keeper, kept)) => Ok(Pending {
@@ -83,6 +85,7 @@ impl Launch {
                 kept,
                 enforced: enforced(bundle, &plan, host, &cgroups),
                 cgroups: Some(cgroups),
+                base: plan.user.base(),
                 shows_view: plan.new.contains(&Kind::Cgroup),
             }),
             Err(error) => {
@@ -198,14 +201,15 @@ fn furnish(
     };
     inherit(bundle, mounter.pid)?;
     let outside = make(bundle, plan, userns.as_ref().map(AsFd::as_fd))?;
-    let descriptors: Vec<_> = outside.iter().map(AsFd::as_fd).collect();
-    send_frame(report.as_fd(), b"tree", &descriptors).at(|| "hand mounts to the mounter")?;
+    // Before the mounter gets to work: it may end, and tell why, at any time from then on.
     let netns = match plan.new.contains(&Kind::Net) {
         false => None,
         true if !staged => Some(open_namespace(mounter.pid, "net")?),
         // A reused one has no frame: the caller puts it in.
         true => None,
     };
+    let descriptors: Vec<_> = outside.iter().map(AsFd::as_fd).collect();
+    send_frame(report.as_fd(), b"tree", &descriptors).at(|| "hand mounts to the mounter")?;
     Ok(Kept { userns, netns })
 }
 
@@ -302,7 +306,7 @@ impl Pending {
         let socket = self.keeper.try_clone().at(|| "keep the keeper's socket")?;
         let kept = std::mem::replace(&mut self.kept, Kept { userns: None, netns: None });
         let enforced = self.enforced.clone();
-        Ok(Running::new(init, keeper, socket, heard.terminal, kept, cgroups, enforced, self.shows_view))
+        Ok(Running::new(init, keeper, socket, heard.terminal, kept, cgroups, enforced, self.base, self.shows_view))
     }
 
     /// Ends every process of a launch that failed and removes its control groups.

@@ -239,6 +239,8 @@ impl Mounter<'_> {
         mounter: BorrowedFd<'_>,
     ) -> Result<i32, LaunchError> {
         let _ = set_name(c"bulkhead-keeper");
+        // Received descriptors must never be numbered as standard streams.
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at(|| "open /dev/null")?;
         if let Some(domain) = domain {
             domain.enter().map_err(|error| LaunchError::refused(chain(&error)))?;
         }
@@ -257,7 +259,8 @@ impl Mounter<'_> {
         keep.extend(pts);
         keep.extend(&self.join);
         keep.extend(self.birth);
-        close_all_from(0, &keep).at(|| "close our descriptors")?;
+        (0..3).try_for_each(|number| dup_onto(null.as_fd(), number)).at(|| "let the streams go")?;
+        close_all_from(3, &keep).at(|| "close our descriptors")?;
         let (join, birth, hardening) = (self.join.clone(), self.birth, &self.bundle.hardening);
         let socket = self.keeper.as_fd();
         Ok(Keeper { socket, pts, join, birth, init: &init, hardening, view: None }.serve())

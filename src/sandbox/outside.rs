@@ -80,10 +80,6 @@ fn root(
             };
             let lowers = lowers.iter().map(|path| layer(path)).collect::<Result<Vec<_>, _>>()?;
             let (upper, work) = (layer(upper)?, layer(work)?);
-            // Left by the last run of a volatile overlay; the kernel refuses the upper directory while it is there.
-            for mark in [c"work/incompat/volatile", c"work/incompat"] {
-                let _ = rustix::fs::unlinkat(&work, mark, AtFlags::REMOVEDIR);
-            }
             let mount = with_file_ids(base, base, || overlay(&lowers, &upper, &work, *volatile))
                 .at(|| format!("mount the overlay of {} layers below {}", lowers.len(), store.display()))?;
             let flags = rustix::fs::fstatvfs(&mount).at(|| "look at the overlay")?.f_flag;
@@ -97,7 +93,14 @@ fn root(
     }
 }
 
+/// Runs with the ids of the container's root, which overlay keeps for its own files.
 fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, volatile: bool) -> Result<OwnedFd, Errno> {
+    // Left by the last run of a volatile overlay; the kernel refuses the upper directory while it is there.
+    if rustix::fs::unlinkat(work, c"work/incompat/volatile/dirty", AtFlags::empty()).is_ok() {
+        for mark in [c"work/incompat/volatile", c"work/incompat"] {
+            rustix::fs::unlinkat(work, mark, AtFlags::REMOVEDIR)?;
+        }
+    }
     let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "source", "overlay")?;
     for lower in lowers {
@@ -262,4 +265,17 @@ pub(super) fn open_namespace(pid: i32, name: &str) -> Result<OwnedFd, LaunchErro
 /// Adds read-only to a mount (used where a step decides it late).
 pub(super) fn make_readonly(mount: BorrowedFd<'_>) -> Result<(), Errno> {
     set_attributes(mount, RDONLY, 0, false)
+}
+
+/// Lets the container's root open pipes of ours again by name (`/proc/1/fd/1`, `/dev/stdout`): they belong to the host's
+/// root, which has no image inside. A FIFO that lies in a file system stays as it is.
+pub(super) fn give_pipes(streams: Option<[BorrowedFd<'_>; 3]>, base: u32) {
+    const PIPEFS: u64 = 0x5049_5045;
+    for stream in streams.iter().flatten() {
+        if rustix::fs::fstatfs(stream).is_ok_and(|found| found.f_type as u64 == PIPEFS) {
+            let owner = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
+            // A refusal only costs the reopening.
+            let _ = rustix::fs::fchown(stream, Some(owner.0), Some(owner.1));
+        }
+    }
 }

@@ -29,6 +29,7 @@ pub struct Running {
     /// What holds.
     pub enforced: Enforced,
     socket: OwnedFd,
+    base: u32,
     view_wanted: bool,
     frozen: bool,
 }
@@ -52,9 +53,10 @@ impl Running {
         kept: Kept,
         cgroups: Cgroups,
         enforced: Enforced,
+        base: u32,
         view_wanted: bool,
     ) -> Self {
-        Self { init, keeper, terminal, kept, cgroups, enforced, socket, view_wanted, frozen: false }
+        Self { init, keeper, terminal, kept, cgroups, enforced, socket, base, view_wanted, frozen: false }
     }
 
     /// Starts another process in the container and waits until its program runs.
@@ -75,6 +77,7 @@ impl Running {
         if stdio.is_none() && !process.tty {
             return Err(LaunchError::refused("a process without a terminal needs three streams"));
         }
+        super::outside::give_pipes(stdio, self.base);
         self.send_view()?;
         let (report, theirs) = pair().at(|| "make a socket")?;
         let request = [[EXEC].as_slice(), &wire::encode(process, privileged)].concat();
