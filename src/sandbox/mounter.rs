@@ -186,13 +186,9 @@ impl Mounter<'_> {
         let keeper = clone_process(CloneFlags::PARENT, None, || {
             // So that the mounter's death is seen as an end of file.
             close_inherited(ours.as_fd());
-            match self.keep(tree, domain, theirs.as_fd()) {
-                Ok(status) => status,
-                Err(error) => {
-                    tell(self.report.as_fd(), &error);
-                    1
-                }
-            }
+            let Err(error) = self.keep(tree, domain, theirs.as_fd());
+            tell(self.report.as_fd(), &error);
+            1
         })
         .at(|| "start the keeper")?;
         drop(theirs);
@@ -237,7 +233,7 @@ impl Mounter<'_> {
         tree: &Tree<'_>,
         domain: Option<Prepared>,
         mounter: BorrowedFd<'_>,
-    ) -> Result<i32, LaunchError> {
+    ) -> Result<std::convert::Infallible, LaunchError> {
         let _ = set_name(c"bulkhead-keeper");
         // Received descriptors must never be numbered as standard streams.
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at(|| "open /dev/null")?;
@@ -260,10 +256,12 @@ impl Mounter<'_> {
         keep.extend(&self.join);
         keep.extend(self.birth);
         (0..3).try_for_each(|number| dup_onto(null.as_fd(), number)).at(|| "let the streams go")?;
+        drop(null);
         close_all_from(3, &keep).at(|| "close our descriptors")?;
         let (join, birth, hardening) = (self.join.clone(), self.birth, &self.bundle.hardening);
         let socket = self.keeper.as_fd();
-        Ok(Keeper { socket, pts, join, birth, init: &init, hardening, view: None }.serve())
+        // Not returned from: owners of what was just closed lie in the frames above.
+        exit(Keeper { socket, pts, join, birth, init: &init, hardening, view: None }.serve())
     }
 
     /// The first process's life before its program.
