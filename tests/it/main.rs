@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
 
 mod sandbox;
+mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]
 mod support;
 mod tidy;

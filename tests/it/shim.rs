@@ -1,0 +1,200 @@
+//! Shims around real sandboxes: what plain processes cannot show.
+
+use bulkhead::base::ContainerId;
+use bulkhead::sandbox::*;
+use bulkhead::security::{CapabilitySet, Hardening, Level};
+use bulkhead::shim::protocol::NetworkHandles;
+use bulkhead::shim::*;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// A container of busybox with a directory of its own; ended when dropped.
+struct Fixture {
+    dir: tempfile::TempDir,
+    plan: ShimPlan,
+}
+
+fn fixture(line: &str) -> Option<Fixture> {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped: shims around sandboxes need root");
+        return None;
+    }
+    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+    for part in ["root/bin", "root/proc", "root/etc", "upper", "work"] {
+        std::fs::create_dir_all(dir.path().join(part)).unwrap();
+    }
+    std::fs::copy("/bin/busybox", dir.path().join("root/bin/busybox")).unwrap();
+    for applet in ["sh", "sleep", "readlink", "echo", "cat", "true", "dd", "false"] {
+        std::os::unix::fs::symlink("busybox", dir.path().join("root/bin").join(applet)).unwrap();
+    }
+    let id = ContainerId::generate();
+    let slot = u32::from_str_radix(&id.as_str()[..3], 16).unwrap() % 4000;
+    let new = || Namespace::New;
+    let bundle = Bundle {
+        root: Root::Overlay {
+            store: dir.path().to_owned(),
+            lowers: vec!["root".into()],
+            upper: "upper".into(),
+            work: "work".into(),
+            volatile: true,
+        },
+        root_readonly: false,
+        userns: UserNamespace::Range { base: 0x7000_0000 + slot * 65536 },
+        namespaces: Namespaces { net: new(), pid: new(), ipc: new(), uts: new(), cgroup: new(), time: new() },
+        hostname: id.short().to_owned(),
+        domainname: String::new(),
+        process: process(line),
+        mounts: Vec::new(),
+        shm_size: 1 << 20,
+        devices: Vec::new(),
+        sysctls: Vec::new(),
+        cgroup: Cgroup {
+            path: format!("bulkhead/{id}"),
+            limits: Limits { pids: Some(64), memory: Some(64 << 20), ..Limits::default() },
+        },
+        hardening: Hardening {
+            level: Level::Default,
+            capabilities: CapabilitySet(0xa804_25fb),
+            no_new_privileges: true,
+            seccomp: None,
+            landlock: true,
+            masked_paths: Vec::new(),
+            readonly_paths: Vec::new(),
+        },
+        init: false,
+        id,
+    };
+    let at = |name: &str| dir.path().join(name);
+    let plan = ShimPlan {
+        bundle,
+        stdin_open: false,
+        state_file: at("state.json"),
+        durable: false,
+        run_dir: at("run"),
+        log: Some(LogPlan { dir: at("log"), max_size: 1 << 20, max_files: 5 }),
+        restart: RestartPolicy::No,
+        stop_signal: 15,
+        stop_timeout: 10,
+        health: None,
+        cleanup: Vec::new(),
+    };
+    Some(Fixture { dir, plan })
+}
+
+fn process(line: &str) -> Process {
+    Process {
+        args: ["sh", "-c", line].map(str::to_owned).to_vec(),
+        env: vec!["PATH=/bin".to_owned()],
+        cwd: String::new(),
+        user: String::new(),
+        groups: Vec::new(),
+        tty: false,
+        tty_size: None,
+        rlimits: Vec::new(),
+        oom_score_adj: 0,
+    }
+}
+
+impl Fixture {
+    fn start(&self) -> Client {
+        let mut launch = Seed::fork().unwrap().become_shim().unwrap();
+        let prepared = launch.launch(self.plan.clone()).unwrap();
+        assert!(prepared.network.is_some() && prepared.pid > 0);
+        launch.proceed(NetworkHandles::default(), &[]).unwrap();
+        launch.into_client()
+    }
+
+    fn log(&self) -> String {
+        let mut reader = LogReader::open(&self.dir.path().join("log"), LogOptions::default()).unwrap();
+        let mut text = String::new();
+        while let Some(entry) = reader.next().unwrap() {
+            text.push_str(std::str::from_utf8(entry.bytes).unwrap());
+        }
+        text
+    }
+
+    fn cgroup(&self) -> PathBuf {
+        PathBuf::from("/sys/fs/cgroup/pids").join(&self.plan.bundle.cgroup.path)
+    }
+}
+
+fn eventually(what: &str, mut check: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !check() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_first_process_that_leads_its_own_group_is_reaped() {
+    let Some(fixture) = fixture("echo hello; exit 6") else { return };
+    assert_eq!(fixture.start().wait().unwrap(), 6);
+    assert_eq!(fixture.log(), "hello\n");
+    assert!(!is_alive(&fixture.plan.run_dir) && !fixture.cgroup().exists(), "nothing is left behind");
+}
+
+#[test]
+fn a_pid_1_that_ignores_term_is_noticed_and_killed() {
+    let Some(fixture) = fixture("exec sleep 100") else { return };
+    let mut client = fixture.start();
+    assert_eq!(client.stop(None, Some(0)).unwrap(), Stopped { killed: true, ignored: true });
+    assert_eq!(client.wait().unwrap(), 137);
+}
+
+#[test]
+fn a_restart_keeps_the_network_namespace() {
+    let Some(mut fixture) = fixture("readlink /proc/self/ns/net; exit 1") else { return };
+    fixture.plan.restart = RestartPolicy::OnFailure(2);
+    // A volatile overlay cannot be mounted a second time.
+    if let Root::Overlay { volatile, .. } = &mut fixture.plan.bundle.root {
+        *volatile = false;
+    }
+    let code = fixture.start().wait().unwrap();
+    let state: State = bulkhead::store::read_json(&fixture.plan.state_file).unwrap();
+    assert_eq!((code, state.error.as_str()), (1, ""));
+    let log = fixture.log();
+    let runs: Vec<&str> = log.lines().collect();
+    assert!(runs.len() == 3 && runs.iter().all(|run| *run == runs[0]), "{runs:?}");
+}
+
+#[test]
+fn health_is_checked_inside_and_a_dead_shim_takes_its_container_along() {
+    let Some(mut fixture) = fixture("exec sleep 100") else { return };
+    fixture.plan.health = Some(HealthPlan {
+        command: ["sh", "-c", "readlink /proc/1/exe"].map(str::to_owned).to_vec(),
+        interval: 20_000_000,
+        timeout: 5_000_000_000,
+        start_period: 0,
+        start_interval: 20_000_000,
+        retries: 3,
+    });
+    let mut client = fixture.start();
+    eventually("healthy", || {
+        let health = client.state().unwrap().health.unwrap();
+        assert_ne!(health.status, "unhealthy", "{health:?}");
+        health.status == "healthy"
+    });
+    let state = client.state().unwrap();
+    let health = state.health.unwrap();
+    assert_eq!(health.log.last().unwrap().output, "/bin/busybox\n", "{health:?}");
+    let shim = rustix::process::Pid::from_raw(state.shim_pid).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).unwrap();
+    eventually("the container is gone", || {
+        std::fs::read_to_string(format!("/proc/{}/stat", state.pid)).map_or(true, |stat| stat.contains(") Z"))
+    });
+    assert!(!is_alive(&fixture.plan.run_dir));
+    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").unwrap() {
+        let group = hierarchy.unwrap().path().join(&fixture.plan.bundle.cgroup.path);
+        eventually("its control group is empty", || !group.exists() || std::fs::remove_dir(&group).is_ok());
+    }
+}
+
+#[test]
+fn a_container_killed_for_want_of_memory_says_so() {
+    let Some(fixture) = fixture("exec dd if=/dev/zero of=/dev/null bs=200M count=1") else { return };
+    let mut client = fixture.start();
+    assert_eq!(client.wait().unwrap(), 137);
+    let state: State = bulkhead::store::read_json(&fixture.plan.state_file).unwrap();
+    assert!(state.oom_killed && state.exit_code == 137);
+}
