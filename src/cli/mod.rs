@@ -34,6 +34,40 @@ use std::process::ExitCode;
 /// First word of the command that takes down what a container held; the shim starts it.
 const CLEANUP: &str = "_cleanup";
 
+/// What a start of our binary is going to do, as far as `main` must know before anything is allocated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It becomes a shim.
+    Shim,
+    /// It starts one container.
+    OneContainer,
+    /// It may start several.
+    Containers,
+    /// It starts none.
+    Plain,
+}
+
+/// Reads from the words of the command line what this start is going to do.
+pub fn start() -> Start {
+    start_of(std::env::args_os().skip(1))
+}
+
+fn start_of(words: impl Iterator<Item = std::ffi::OsString>) -> Start {
+    let mut words = words.filter_map(|word| word.into_string().ok());
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "--root" | "--run" => drop(words.next()),
+            "container" => {}
+            "shim" => return Start::Shim,
+            "run" => return Start::OneContainer,
+            "start" | "restart" | "build" => return Start::Containers,
+            flag if flag.starts_with('-') => {}
+            _ => return Start::Plain,
+        }
+    }
+    Start::Plain
+}
+
 /// Runs the command line of this process; `launcher` makes shims, the first of them from the seed that `main` forked.
 pub fn main(launcher: Launcher<'_>) -> ExitCode {
     let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
