@@ -107,7 +107,14 @@ mod tests {
 
     #[test]
     fn ages_are_put_in_words() {
-        for (seconds, text) in [(0, "Less than a second"), (5, "5 seconds"), (61, "About a minute"), (180, "3 minutes"), (3600, "About an hour"), (172_900, "2 days")] {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (5, "5 seconds"),
+            (61, "About a minute"),
+            (180, "3 minutes"),
+            (3600, "About an hour"),
+            (172_900, "2 days"),
+        ] {
             assert_eq!(human_duration(Duration::from_secs(seconds)), text);
         }
     }

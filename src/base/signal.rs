@@ -16,7 +16,8 @@ pub fn parse_signal(text: &str) -> Option<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let offset = |rest: &str, sign: char| if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse::<i32>().ok() };
+    let offset =
+        |rest: &str, sign: char| if rest.is_empty() { Some(0) } else { rest.strip_prefix(sign)?.parse::<i32>().ok() };
     let number = if let Some(rest) = name.strip_prefix("RTMIN") {
         REAL_TIME.start().checked_add(offset(rest, '+')?)?
     } else if let Some(rest) = name.strip_prefix("RTMAX") {
@@ -47,7 +48,9 @@ mod tests {
 
     #[test]
     fn signals_are_read_in_every_spelling() {
-        for (text, number) in [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34), ("CLD", 17)] {
+        for (text, number) in
+            [("TERM", 15), ("sigterm", 15), ("9", 9), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34), ("CLD", 17)]
+        {
             assert_eq!(parse_signal(text), Some(number), "{text}");
         }
         for bad in ["", "0", "65", "-1", "NOPE", "RTMIN+31", "RTMIN-1", "SIG", "RTMAX-2147483648"] {

@@ -56,7 +56,13 @@ pub fn human_size(bytes: u64) -> String {
         unit += 1;
     }
     // Three significant digits without trailing zeros, like Go's %.3g for values below 1000.
-    let decimals = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let decimals = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     let text = format!("{value:.decimals$}");
     let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{}", UNITS[unit])
@@ -68,7 +74,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_docker_reads_them() {
-        for (text, bytes) in [("0", 0), ("512", 512), ("64k", 65536), ("1.5g", 1_610_612_736), ("4MiB", 4 << 20), ("10b", 10)] {
+        for (text, bytes) in
+            [("0", 0), ("512", 512), ("64k", 65536), ("1.5g", 1_610_612_736), ("4MiB", 4 << 20), ("10b", 10)]
+        {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }
         for bad in ["", "x", "-1", "1x", "99999999999999999999g", "1..2g", ".g"] {
@@ -78,7 +86,14 @@ mod tests {
 
     #[test]
     fn sizes_are_printed_with_three_digits() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1000, "1kB"), (13_300, "13.3kB"), (546_000_000, "546MB"), (1_240_000_000, "1.24GB")] {
+        for (bytes, text) in [
+            (0, "0B"),
+            (999, "999B"),
+            (1000, "1kB"),
+            (13_300, "13.3kB"),
+            (546_000_000, "546MB"),
+            (1_240_000_000, "1.24GB"),
+        ] {
             assert_eq!(human_size(bytes), text);
         }
     }

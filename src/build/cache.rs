@@ -62,7 +62,8 @@ impl BuildCache {
         };
         let mut records = Vec::new();
         for entry in entries.flatten() {
-            let key = entry.file_name().to_str().and_then(|n| n.strip_suffix(".json")).and_then(|n| Digest::from_hex(n).ok());
+            let key =
+                entry.file_name().to_str().and_then(|n| n.strip_suffix(".json")).and_then(|n| Digest::from_hex(n).ok());
             let Some(key) = key else { continue };
             if let Ok(record) = read_json(&entry.path()) {
                 records.push((key, record));
@@ -90,7 +91,13 @@ mod tests {
         let cache = BuildCache::new(dir.path());
         let (key, parent) = (Digest::of(b"key"), Digest::of(b"parent"));
         assert_eq!(cache.get(&key, None), None);
-        let record = CacheRecord { schema: 1, parent: Some(parent.clone()), layer: None, created: Timestamp(5), title: "RUN x".into() };
+        let record = CacheRecord {
+            schema: 1,
+            parent: Some(parent.clone()),
+            layer: None,
+            created: Timestamp(5),
+            title: "RUN x".into(),
+        };
         cache.put(&key, &record).unwrap();
         assert_eq!(cache.get(&key, Some(&parent)), Some(record.clone()));
         assert_eq!(cache.get(&key, None), None);

@@ -1,6 +1,6 @@
 //! The build context: a directory that is read where it lies, and the two files that describe the build.
 
-use super::files::{StatCache, Source};
+use super::files::{Source, StatCache};
 use super::ignore::{Ignore, IgnoreError};
 use crate::base::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
@@ -81,7 +81,9 @@ impl Context {
         let (dockerfile_path, text) = match file {
             Some(path) => (path.to_owned(), read_path(path)?),
             None => {
-                let found = ["Dockerfile", "dockerfile"].iter().find_map(|name| Some((name, read_inside(&root, name, &real).transpose()?)));
+                let found = ["Dockerfile", "dockerfile"]
+                    .iter()
+                    .find_map(|name| Some((name, read_inside(&root, name, &real).transpose()?)));
                 let (name, text) = found.ok_or_else(|| ContextError::NoDockerfile(real.join("Dockerfile")))?;
                 (real.join(name), Some(text?))
             }
@@ -151,7 +153,8 @@ mod tests {
     #[test]
     fn the_two_files_are_found_by_dockers_rules() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |file: Option<&str>| Context::open(dir.path(), file.map(|f| dir.path().join(f)).as_deref(), dir.path());
+        let open =
+            |file: Option<&str>| Context::open(dir.path(), file.map(|f| dir.path().join(f)).as_deref(), dir.path());
         assert!(matches!(open(None), Err(ContextError::NoDockerfile(_))));
         write(dir.path(), "dockerfile", "FROM lower");
         assert_eq!(open(None).unwrap().dockerfile, "FROM lower");
@@ -163,7 +166,10 @@ mod tests {
         write(dir.path(), "other.dockerignore", "b");
         let other = open(Some("other")).unwrap();
         assert_eq!(other.dockerfile, "FROM other");
-        assert!(other.ignore.ignores("b") && !other.ignore.ignores("a"), "its own ignore file replaces the general one");
+        assert!(
+            other.ignore.ignores("b") && !other.ignore.ignores("a"),
+            "its own ignore file replaces the general one"
+        );
         write(dir.path(), ".dockerignore", "x\n[");
         assert!(matches!(open(None), Err(ContextError::Ignore { .. })));
     }

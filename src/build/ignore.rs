@@ -37,7 +37,10 @@ enum Piece {
     /// `*`: any characters but slashes.
     Star,
     /// `[...]`.
-    Class { negated: bool, ranges: Vec<(char, char)> },
+    Class {
+        negated: bool,
+        ranges: Vec<(char, char)>,
+    },
     /// `**` with more behind it: nothing, or anything that ends in a slash. Always followed by `DeepInside`.
     Deep,
     /// The state after `Deep` has taken a character.
@@ -113,7 +116,8 @@ impl Ignore {
             if cleaned.is_empty() {
                 continue;
             }
-            let pieces = pieces(&cleaned).ok_or_else(|| IgnoreError::Pattern { line, source: GlobError(text.to_owned()) })?;
+            let pieces =
+                pieces(&cleaned).ok_or_else(|| IgnoreError::Pattern { line, source: GlobError(text.to_owned()) })?;
             patterns.push(Pattern { pieces, takes_back });
             if patterns.len() > MAX_PATTERNS {
                 return Err(IgnoreError::TooMany);
@@ -181,7 +185,8 @@ fn pieces(text: &str) -> Option<Vec<Piece>> {
     let mut pieces = Vec::new();
     let mut rest = text.chars().peekable();
     // `**` and then plain text is compared as a suffix by moby: `**file` also matches `a/profile`.
-    if let Some(suffix) = text.strip_prefix("**").filter(|s| !s.starts_with('/') && !s.contains(['*', '?', '[', '\\'])) {
+    if let Some(suffix) = text.strip_prefix("**").filter(|s| !s.starts_with('/') && !s.contains(['*', '?', '[', '\\']))
+    {
         pieces.push(Piece::Rest);
         pieces.extend(suffix.chars().map(Piece::One));
         return Some(pieces);
@@ -243,7 +248,9 @@ fn reach(pieces: &[Piece], text: impl Iterator<Item = char>) -> Option<Vec<bool>
             let (stay, go) = match piece {
                 Piece::One(wanted) => (false, c == *wanted),
                 Piece::Any => (false, c != '/'),
-                Piece::Class { negated, ranges } => (false, ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated),
+                Piece::Class { negated, ranges } => {
+                    (false, ranges.iter().any(|(low, high)| (*low..=*high).contains(&c)) != *negated)
+                }
                 Piece::Star => (c != '/', false),
                 Piece::Rest => (true, false),
                 Piece::Deep => (false, false),

@@ -34,7 +34,9 @@ impl<'a> Context<'a> {
             true => PathBuf::from("/run/bulkhead"),
             false => {
                 let uid = rustix::process::getuid().as_raw();
-                variable("XDG_RUNTIME_DIR").unwrap_or_else(|| PathBuf::from(format!("/tmp/bulkhead-{uid}"))).join("bulkhead")
+                variable("XDG_RUNTIME_DIR")
+                    .unwrap_or_else(|| PathBuf::from(format!("/tmp/bulkhead-{uid}")))
+                    .join("bulkhead")
             }
         });
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);

@@ -74,7 +74,8 @@ impl Failure {
 
     /// Returns the text for stderr, coloured when `colour` is set.
     pub(super) fn render(&self, colour: bool) -> String {
-        let paint = |word: &str, code: &str| if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
+        let paint =
+            |word: &str, code: &str| if colour { format!("\x1b[{code}m{word}\x1b[0m") } else { word.to_owned() };
         let mut text = format!("{} {}\n", paint("error:", "1;31"), clean(&self.message));
         for cause in &self.causes {
             let _ = writeln!(text, "{} {}", paint("caused by:", "31"), clean(cause));
@@ -94,7 +95,11 @@ pub(super) fn clean(text: &str) -> String {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         // The reader of our output has gone: that is its wish, not a failure worth words.
-        if error.kind() == std::io::ErrorKind::BrokenPipe { Self::default() } else { Self::from_error(exit::FAILED, &error) }
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            Self::default()
+        } else {
+            Self::from_error(exit::FAILED, &error)
+        }
     }
 }
 

@@ -161,7 +161,8 @@ impl Parsed {
     pub(super) fn invalid(&self, name: &str, text: &str, why: impl Display) -> Failure {
         let short = command(self.verb).get_arguments().find(|arg| arg.get_id() == name).and_then(Arg::get_short);
         let flag = short.map_or_else(|| format!("--{name}"), |short| format!("-{short}, --{name}"));
-        Failure::new(exit::USAGE, format!("invalid argument {text:?} for {flag:?} flag: {why}")).hint(see_help(self.verb))
+        Failure::new(exit::USAGE, format!("invalid argument {text:?} for {flag:?} flag: {why}"))
+            .hint(see_help(self.verb))
     }
 
     /// Returns the failure for flags that exclude each other.
@@ -196,7 +197,9 @@ fn refused(verb: &'static Verb, error: &clap::Error) -> Failure {
         _ => error.to_string().lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned(),
     };
     let hint = match context(ContextKind::SuggestedArg) {
-        Some(near) => format!("did you mean '{}'? {}", near.split([' ', '=', '[']).next().unwrap_or_default(), see_help(verb)),
+        Some(near) => {
+            format!("did you mean '{}'? {}", near.split([' ', '=', '[']).next().unwrap_or_default(), see_help(verb))
+        }
         None => see_help(verb),
     };
     Failure::new(exit::USAGE, message).hint(hint)

@@ -55,7 +55,9 @@ impl Listing {
                 let cells: Vec<String> = self.columns.iter().map(|column| format!("{{{{.{column}}}}}")).collect();
                 self.template(&cells.join("\t"), true)
             }
-            Some(rest) if rest.starts_with([' ', '\\', '\t']) => self.template(&unescape(rest.trim_start_matches(' ')), true),
+            Some(rest) if rest.starts_with([' ', '\\', '\t']) => {
+                self.template(&unescape(rest.trim_start_matches(' ')), true)
+            }
             _ => self.template(&unescape(format), false),
         }
     }
@@ -65,7 +67,8 @@ impl Listing {
         for row in &self.rows {
             let mut fields: Vec<_> = row.fields.iter().collect();
             fields.sort_by_key(|(key, _)| *key);
-            let sorted: Map<String, Value> = fields.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+            let sorted: Map<String, Value> =
+                fields.into_iter().map(|(key, value)| (key.clone(), value.clone())).collect();
             out.push_str(&Value::Object(sorted).to_string());
             out.push('\n');
         }
@@ -131,7 +134,9 @@ pub(super) fn inspect(objects: &[Value], format: Option<&str>) -> Result<String,
         Some(source) => {
             let template = Template::parse(source).map_err(|error| bad_template(&error))?;
             for object in objects {
-                out.push_str(&template.render(object, Options::plain(Missing::Key)).map_err(|error| bad_template(&error))?);
+                out.push_str(
+                    &template.render(object, Options::plain(Missing::Key)).map_err(|error| bad_template(&error))?,
+                );
                 out.push('\n');
             }
             return Ok(out);
@@ -160,7 +165,12 @@ mod tests {
     fn listing() -> Listing {
         let mut row = Row::new([("Name", "web".to_owned()), ("ID", "0123".to_owned())]);
         row.labels.push(("com.x.my-key".to_owned(), "v".to_owned()));
-        Listing { kind: "*formatter.T", headers: &[("ID", "CONTAINER ID"), ("Name", "NAMES")], columns: vec!["ID", "Name"], rows: vec![row] }
+        Listing {
+            kind: "*formatter.T",
+            headers: &[("ID", "CONTAINER ID"), ("Name", "NAMES")],
+            columns: vec!["ID", "Name"],
+            rows: vec![row],
+        }
     }
 
     fn check(format: Option<&str>, wanted: &str) {
@@ -192,7 +202,10 @@ mod tests {
     #[test]
     fn inspected_objects_are_an_array_or_lines() {
         let objects = [json!({"Id": "a", "Labels": {}})];
-        assert_eq!(inspect(&objects, None).unwrap(), "[\n    {\n        \"Id\": \"a\",\n        \"Labels\": {}\n    }\n]\n");
+        assert_eq!(
+            inspect(&objects, None).unwrap(),
+            "[\n    {\n        \"Id\": \"a\",\n        \"Labels\": {}\n    }\n]\n"
+        );
         assert_eq!(inspect(&objects, Some("{{.Id}}")).unwrap(), "a\n");
         assert_eq!(inspect(&[], None).unwrap(), "[]\n");
     }

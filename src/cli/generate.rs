@@ -32,7 +32,11 @@ pub(super) static VERBS: &[Verb] = &[
 /// Turns a verb's parser into one that describes it: switches without values, no list of all arguments.
 fn described(verb: &'static Verb, name: &'static str) -> Command {
     flags::command(verb).name(name).no_binary_name(false).mut_args(|arg: Arg| {
-        if is_switch(&arg) { arg.num_args(0).require_equals(false).default_missing_value(None::<&str>).action(ArgAction::SetTrue) } else { arg }
+        if is_switch(&arg) {
+            arg.num_args(0).require_equals(false).default_missing_value(None::<&str>).action(ArgAction::SetTrue)
+        } else {
+            arg
+        }
     })
 }
 
@@ -66,7 +70,9 @@ fn completion(_: &Context<'_>, parsed: Parsed) -> Outcome {
         "bash" => clap_complete::Shell::Bash,
         "zsh" => clap_complete::Shell::Zsh,
         "fish" => clap_complete::Shell::Fish,
-        other => return Err(Failure::new(exit::USAGE, format!("unknown shell {other:?}; known are bash, zsh and fish"))),
+        other => {
+            return Err(Failure::new(exit::USAGE, format!("unknown shell {other:?}; known are bash, zsh and fish")));
+        }
     };
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut tree(), "bulkhead", &mut script);

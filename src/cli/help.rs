@@ -54,7 +54,9 @@ pub(super) fn of_noun(noun: &str, about: &str) -> String {
 
 /// Returns the help of the program.
 pub(super) fn of_program() -> String {
-    let mut text = "Usage:  bulkhead [OPTIONS] COMMAND\n\nRuns Dockerfile workloads in sandboxes, without a daemon\n\nCommands:\n".to_owned();
+    let mut text =
+        "Usage:  bulkhead [OPTIONS] COMMAND\n\nRuns Dockerfile workloads in sandboxes, without a daemon\n\nCommands:\n"
+            .to_owned();
     let mut verbs: Vec<(&str, &str)> =
         all().filter(|verb| !verb.name().contains(' ')).map(|verb| (verb.name(), verb.about)).collect();
     verbs.sort_unstable();
@@ -77,7 +79,9 @@ mod tests {
     #[test]
     fn the_help_of_run_lists_flags_in_dockers_layout() {
         let text = of_verb(find("run").unwrap());
-        assert!(text.starts_with("Usage:  bulkhead run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nCreate and run a new container from an image\n"));
+        assert!(text.starts_with(
+            "Usage:  bulkhead run [OPTIONS] IMAGE [COMMAND] [ARG...]\n\nCreate and run a new container from an image\n"
+        ));
         for line in [
             "  -d, --detach                       Run container in background and print container ID\n",
             "      --rm                           Automatically remove",

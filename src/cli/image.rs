@@ -10,7 +10,7 @@ use super::table::ellipsis;
 use super::time::{ago, long_time};
 use super::verbs::{ANY, Verb};
 use crate::base::{Timestamp, human_size};
-use crate::image::{Image, ImageError, ImportOptions, Images, Removed};
+use crate::image::{Image, ImageError, Images, ImportOptions, Removed};
 use crate::oci::{ContainerConfig, Reference};
 use clap::Command;
 use std::fs::File;
@@ -20,8 +20,22 @@ use std::time::Instant;
 
 /// The verbs of this file.
 pub(super) static VERBS: &[Verb] = &[
-    verb(&["images", "image ls", "image list"], "images [OPTIONS] [REPOSITORY[:TAG]]", "List images", (0, 1), images_flags, images),
-    verb(&["rmi", "image rm", "image remove"], "rmi [OPTIONS] IMAGE [IMAGE...]", "Remove one or more images", (1, ANY), rmi_flags, rmi),
+    verb(
+        &["images", "image ls", "image list"],
+        "images [OPTIONS] [REPOSITORY[:TAG]]",
+        "List images",
+        (0, 1),
+        images_flags,
+        images,
+    ),
+    verb(
+        &["rmi", "image rm", "image remove"],
+        "rmi [OPTIONS] IMAGE [IMAGE...]",
+        "Remove one or more images",
+        (1, ANY),
+        rmi_flags,
+        rmi,
+    ),
     verb(
         &["tag", "image tag"],
         "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
@@ -30,7 +44,14 @@ pub(super) static VERBS: &[Verb] = &[
         |command| command,
         tag,
     ),
-    verb(&["history", "image history"], "history [OPTIONS] IMAGE", "Show the history of an image", (1, 1), history_flags, history),
+    verb(
+        &["history", "image history"],
+        "history [OPTIONS] IMAGE",
+        "Show the history of an image",
+        (1, 1),
+        history_flags,
+        history,
+    ),
     verb(
         &["image inspect"],
         "image inspect [OPTIONS] IMAGE [IMAGE...]",
@@ -39,7 +60,14 @@ pub(super) static VERBS: &[Verb] = &[
         inspect_flags,
         |context, parsed| inspect_kinds(context, &parsed, &["image"]),
     ),
-    verb(&["load", "image load"], "load [OPTIONS]", "Load an image from a tar archive or STDIN", (0, 0), load_flags, load),
+    verb(
+        &["load", "image load"],
+        "load [OPTIONS]",
+        "Load an image from a tar archive or STDIN",
+        (0, 0),
+        load_flags,
+        load,
+    ),
     verb(
         &["save", "image save"],
         "save [OPTIONS] IMAGE [IMAGE...]",
@@ -196,7 +224,8 @@ fn passes(named: &Named<'_>, filters: &[(String, String)], all: &[Image]) -> Res
     let created = |name: &str| {
         let bare = name.strip_prefix("sha256:").unwrap_or(name);
         let found = all.iter().find(|image| {
-            image.references.iter().any(|reference| reference.familiar() == name || name_matches(name, reference)) || image.id.hex().starts_with(bare)
+            image.references.iter().any(|reference| reference.familiar() == name || name_matches(name, reference))
+                || image.id.hex().starts_with(bare)
         });
         found.map(|image| image.config.created).ok_or_else(|| Failure::failed(format!("No such image: {name}")))
     };
@@ -205,7 +234,8 @@ fn passes(named: &Named<'_>, filters: &[(String, String)], all: &[Image]) -> Res
             "dangling" => (value == "true" || value == "1") == named.reference.is_none(),
             "reference" => named.reference.is_some_and(|reference| name_matches(value, reference)),
             "label" => {
-                let (key, wanted) = value.split_once('=').map_or((value.as_str(), None), |(key, value)| (key, Some(value)));
+                let (key, wanted) =
+                    value.split_once('=').map_or((value.as_str(), None), |(key, value)| (key, Some(value)));
                 let found = named.image.config.config.labels.get(key);
                 found.is_some_and(|found| wanted.is_none_or(|wanted| wanted == found))
             }
@@ -233,7 +263,10 @@ fn images(context: &Context<'_>, parsed: Parsed) -> Outcome {
             if image.references.is_empty() { vec![None] } else { image.references.iter().map(Some).collect() };
         for reference in references {
             let named = Named { image, reference };
-            let asked = parsed.arguments.first().is_none_or(|pattern| reference.is_some_and(|name| name_matches(pattern, name)));
+            let asked = parsed
+                .arguments
+                .first()
+                .is_none_or(|pattern| reference.is_some_and(|name| name_matches(pattern, name)));
             if !asked || !passes(&named, &filters, &all)? {
                 continue;
             }
@@ -307,7 +340,16 @@ fn history(context: &Context<'_>, parsed: Parsed) -> Outcome {
             ("Comment", step.comment),
             ("CreatedAt", created.to_string()),
             ("CreatedBy", if whole { by } else { ellipsis(&by, 45) }),
-            ("CreatedSince", if !human { created.to_string() } else if created == Timestamp::NEVER { "N/A".to_owned() } else { ago(created) }),
+            (
+                "CreatedSince",
+                if !human {
+                    created.to_string()
+                } else if created == Timestamp::NEVER {
+                    "N/A".to_owned()
+                } else {
+                    ago(created)
+                },
+            ),
             ("ID", id),
             ("Size", if human { human_size(size) } else { size.to_string() }),
         ]));
@@ -389,7 +431,9 @@ fn save(context: &Context<'_>, parsed: Parsed) -> Outcome {
 fn import(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let source = &parsed.arguments[0];
     if source.starts_with("http://") || source.starts_with("https://") {
-        return Err(Failure::failed("cannot import from an address").hint(format!("curl -L {source} | bulkhead import - NAME")));
+        return Err(
+            Failure::failed("cannot import from an address").hint(format!("curl -L {source} | bulkhead import - NAME"))
+        );
     }
     let name = parsed.arguments.get(1).map(|text| reference(text)).transpose()?;
     let file = archive(Some(source), "import")?;

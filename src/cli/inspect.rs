@@ -349,8 +349,10 @@ fn network_settings(container: &Container) -> Value {
 
 /// Writes an image.
 pub(super) fn image(image: &Image) -> Value {
-    let tags: Vec<String> = image.references.iter().filter(|name| name.tag.is_some()).map(|name| name.familiar()).collect();
-    let mut digests: Vec<String> = image.references.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect();
+    let tags: Vec<String> =
+        image.references.iter().filter(|name| name.tag.is_some()).map(|name| name.familiar()).collect();
+    let mut digests: Vec<String> =
+        image.references.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect();
     digests.dedup();
     json!({
         "Id": image.id.to_string(),

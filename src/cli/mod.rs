@@ -73,7 +73,9 @@ pub fn main(launcher: Launcher<'_>) -> ExitCode {
     let words: Result<Vec<String>, _> = std::env::args_os().skip(1).map(std::ffi::OsString::into_string).collect();
     let result = match words {
         Ok(words) => dispatch(words, launcher),
-        Err(word) => Err(Failure::new(exit::USAGE, format!("an argument is not valid UTF-8: {}", word.to_string_lossy()))),
+        Err(word) => {
+            Err(Failure::new(exit::USAGE, format!("an argument is not valid UTF-8: {}", word.to_string_lossy())))
+        }
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -99,18 +101,21 @@ impl Globals {
         let mut globals = Self::default();
         while let Some(word) = words.front().filter(|word| word.starts_with('-')).cloned() {
             words.pop_front();
-            let (name, value) = word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
+            let (name, value) =
+                word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value.to_owned())));
             match name {
                 "--root" | "--run" => {
                     let value = value.or_else(|| words.pop_front());
-                    let value = value.ok_or_else(|| Failure::new(exit::USAGE, format!("flag needs an argument: {name}")))?;
+                    let value =
+                        value.ok_or_else(|| Failure::new(exit::USAGE, format!("flag needs an argument: {name}")))?;
                     *(if name == "--root" { &mut globals.root } else { &mut globals.run }) = Some(value.into());
                 }
                 "--help" | "-h" => globals.help = true,
                 "--version" | "-v" => globals.version = true,
                 _ => {
                     let kind = if name.starts_with("--") { "unknown flag" } else { "unknown shorthand flag" };
-                    return Err(Failure::new(exit::USAGE, format!("{kind}: {name}")).hint("'bulkhead --help' lists the flags that stand before the command"));
+                    return Err(Failure::new(exit::USAGE, format!("{kind}: {name}"))
+                        .hint("'bulkhead --help' lists the flags that stand before the command"));
                 }
             }
         }
@@ -142,7 +147,8 @@ fn dispatch(words: Vec<String>, launcher: Launcher<'_>) -> Outcome {
         match words.pop_front() {
             Some(second) if !second.starts_with('-') => first = format!("{noun} {second}"),
             Some(flag) if flag != "--help" && flag != "-h" => {
-                return Err(Failure::new(exit::USAGE, format!("unknown flag: {flag}")).hint(format!("'bulkhead {noun} --help' lists its commands")));
+                return Err(Failure::new(exit::USAGE, format!("unknown flag: {flag}"))
+                    .hint(format!("'bulkhead {noun} --help' lists its commands")));
             }
             _ => {
                 out(help::of_noun(noun, about))?;
@@ -168,7 +174,8 @@ fn dispatch(words: Vec<String>, launcher: Launcher<'_>) -> Outcome {
 }
 
 fn unknown(name: &str) -> Failure {
-    let names = verbs::all().flat_map(|verb| verb.names.iter().copied()).chain(verbs::NOUNS.into_iter().map(|(noun, _)| noun));
+    let names =
+        verbs::all().flat_map(|verb| verb.names.iter().copied()).chain(verbs::NOUNS.into_iter().map(|(noun, _)| noun));
     let failure = Failure::failed(format!("bulkhead: '{name}' is not a bulkhead command"));
     match verbs::near(name, names) {
         Some(near) => failure.hint(format!("did you mean 'bulkhead {near}'?")),
@@ -213,7 +220,14 @@ mod tests {
 
     #[test]
     fn bad_flags_have_code_125_wherever_they_stand() {
-        for words in [&["--foo", "ps"][..], &["ps", "--foo"], &["container", "--foo"], &["--root"], &["run", "--name"], &["ps", "-Z"]] {
+        for words in [
+            &["--foo", "ps"][..],
+            &["ps", "--foo"],
+            &["container", "--foo"],
+            &["--root"],
+            &["run", "--name"],
+            &["ps", "-Z"],
+        ] {
             assert_eq!(run(words).exit_code(), 125, "{words:?}");
         }
         for words in [&["ps", "extra"][..], &["logs"], &["rename", "a"], &["run"]] {

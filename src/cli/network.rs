@@ -76,7 +76,12 @@ fn ls(_: &Context<'_>, parsed: Parsed) -> Outcome {
         ])
     };
     let columns = vec!["ID", "Name", "Driver", "Scope"];
-    let listing = Listing { kind: "*formatter.networkContext", headers: HEADERS, columns, rows: BUILT_IN.iter().map(row).collect() };
+    let listing = Listing {
+        kind: "*formatter.networkContext",
+        headers: HEADERS,
+        columns,
+        rows: BUILT_IN.iter().map(row).collect(),
+    };
     out(listing.render(parsed.text("format"))?)?;
     Ok(0)
 }
@@ -87,7 +92,9 @@ pub(super) fn object(engine: &Engine, name: &str) -> Result<Option<Value>, Failu
     let Some((known, driver)) = BUILT_IN.into_iter().find(|(known, _)| is(known)) else { return Ok(None) };
     let all = engine.list()?;
     let running = |status| matches!(status, Status::Running | Status::Paused);
-    let members: Vec<_> =
-        all.iter().filter(|container| container.record.network.name == known && running(container.state.status)).collect();
+    let members: Vec<_> = all
+        .iter()
+        .filter(|container| container.record.network.name == known && running(container.state.status))
+        .collect();
     Ok(Some(inspect::network(known, driver, &members)))
 }

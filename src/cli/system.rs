@@ -82,7 +82,10 @@ fn version(_: &Context<'_>, parsed: Parsed) -> Outcome {
         return print_object(&object, &format);
     }
     let mut text = String::new();
-    for (title, key, api) in [("Client: bulkhead", "Client", "API version"), ("Server: bulkhead (no daemon: the same program)", "Server", "API version")] {
+    for (title, key, api) in [
+        ("Client: bulkhead", "Client", "API version"),
+        ("Server: bulkhead (no daemon: the same program)", "Server", "API version"),
+    ] {
         let half = &object[key];
         let word = |field: &str| half[field].as_str().unwrap_or_default().to_owned();
         text.push_str(&format!(
@@ -103,8 +106,10 @@ fn info(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let lines = report(&features);
     if parsed.switch("security")? {
         if let Some(format) = parsed.filled("format") {
-            let list: Vec<Value> =
-                lines.iter().map(|line| json!({"Name": line.name, "State": line.state.as_str(), "Detail": line.detail})).collect();
+            let list: Vec<Value> = lines
+                .iter()
+                .map(|line| json!({"Name": line.name, "State": line.state.as_str(), "Detail": line.detail}))
+                .collect();
             return print_object(&json!({"Kernel": features.release, "Layers": list}), &format);
         }
         let mut table = "LAYER\tSTATE\tDETAIL\n".to_owned();
@@ -116,11 +121,13 @@ fn info(context: &Context<'_>, parsed: Parsed) -> Outcome {
     }
     let engine = context.engine()?;
     let containers = engine.list()?;
-    let count = |wanted: fn(Status) -> bool| containers.iter().filter(|container| wanted(container.state.status)).count();
+    let count =
+        |wanted: fn(Status) -> bool| containers.iter().filter(|container| wanted(container.state.status)).count();
     let running = count(|status| matches!(status, Status::Running | Status::Restarting));
     let paused = count(|status| status == Status::Paused);
     let images = Images::open(&engine.paths)?.list()?.len();
-    let security: Vec<String> = lines.iter().map(|line| format!("name={},state={}", line.name, line.state.as_str())).collect();
+    let security: Vec<String> =
+        lines.iter().map(|line| format!("name={},state={}", line.name, line.state.as_str())).collect();
     let object = json!({
         "Containers": containers.len(),
         "ContainersRunning": running,

@@ -64,7 +64,10 @@ mod tests {
 
     #[test]
     fn a_line_without_a_column_ends_its_block() {
-        assert_eq!(align("a\tb\nlonger than ten\tc\nplain\nx\ty"), "a                 b\nlonger than ten   c\nplain\nx         y");
+        assert_eq!(
+            align("a\tb\nlonger than ten\tc\nplain\nx\ty"),
+            "a                 b\nlonger than ten   c\nplain\nx         y"
+        );
         assert_eq!(align(""), "");
     }
 

@@ -175,7 +175,11 @@ impl Frames {
     ///
     /// # Errors
     /// When `show` fails or the stream is not made of frames.
-    pub(super) fn feed(&mut self, mut bytes: &[u8], show: &mut dyn FnMut(u8, &[u8]) -> io::Result<()>) -> io::Result<Option<i32>> {
+    pub(super) fn feed(
+        &mut self,
+        mut bytes: &[u8],
+        show: &mut dyn FnMut(u8, &[u8]) -> io::Result<()>,
+    ) -> io::Result<Option<i32>> {
         while !bytes.is_empty() {
             if self.left == 0 {
                 let take = (8 - self.have).min(bytes.len());
@@ -187,7 +191,8 @@ impl Frames {
                 }
                 self.have = 0;
                 self.stream = self.header[0];
-                self.left = u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]]) as usize;
+                self.left =
+                    u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]]) as usize;
                 if !(1..=3).contains(&self.stream) {
                     return Err(io::Error::new(io::ErrorKind::InvalidData, "the container's stream is garbled"));
                 }
@@ -224,7 +229,9 @@ impl Session<'_> {
     /// When a descriptor fails; a reader of our stdout that has gone is `BrokenPipe`.
     pub(super) fn copy(mut self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Ending> {
         let _raw = if self.tty && self.stdin && stdin_is_terminal() { Some(RawMode::enter()?) } else { None };
-        if self.tty && let Some((rows, columns)) = window_size() {
+        if self.tty
+            && let Some((rows, columns)) = window_size()
+        {
             remote.resize(rows, columns);
         }
         let input = std::io::stdin();
@@ -356,7 +363,9 @@ impl Session<'_> {
         while let Some(info) = signals.descriptor.read_signal()? {
             let number = info.ssi_signo as i32;
             if number == Signal::SIGWINCH as i32 {
-                if self.tty && let Some((rows, columns)) = window_size() {
+                if self.tty
+                    && let Some((rows, columns)) = window_size()
+                {
                     remote.resize(rows, columns);
                 }
             } else if self.forward_signals && !self.tty {
@@ -397,7 +406,9 @@ mod tests {
             assert_eq!(code, Some(42), "pieces of {size}");
             let bytes: Vec<u8> = seen.iter().map(|(_, byte)| *byte).collect();
             assert_eq!(bytes, b"outerr");
-            assert!(seen[..3].iter().all(|(stream, _)| *stream == 1) && seen[3..].iter().all(|(stream, _)| *stream == 2));
+            assert!(
+                seen[..3].iter().all(|(stream, _)| *stream == 1) && seen[3..].iter().all(|(stream, _)| *stream == 2)
+            );
         }
     }
 

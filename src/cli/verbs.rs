@@ -44,7 +44,9 @@ pub(super) const NOUNS: [(&str, &str); 4] = [
 
 /// Returns all verbs, in the order of the help.
 pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
-    [container::VERBS, image::VERBS, volume::VERBS, network::VERBS, system::VERBS, generate::VERBS].into_iter().flatten()
+    [container::VERBS, image::VERBS, volume::VERBS, network::VERBS, system::VERBS, generate::VERBS]
+        .into_iter()
+        .flatten()
 }
 
 /// Finds a verb by one of its names.

@@ -22,7 +22,14 @@ pub(super) static VERBS: &[Verb] = &[
         inspect_flags,
         |context, parsed| inspect_kinds(context, &parsed, &["volume"]),
     ),
-    verb(&["volume rm", "volume remove"], "volume rm [OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", (1, ANY), rm_flags, rm),
+    verb(
+        &["volume rm", "volume remove"],
+        "volume rm [OPTIONS] VOLUME [VOLUME...]",
+        "Remove one or more volumes",
+        (1, ANY),
+        rm_flags,
+        rm,
+    ),
     verb(&["volume prune"], "volume prune [OPTIONS]", "Remove unused local volumes", (0, 0), volume_prune_flags, prune),
 ];
 
@@ -102,7 +109,8 @@ fn ls(context: &Context<'_>, parsed: Parsed) -> Outcome {
                 "name" => volume.name.contains(wanted.as_str()),
                 "driver" => wanted == "local",
                 "label" => {
-                    let (key, value) = wanted.split_once('=').map_or((wanted.as_str(), None), |(key, value)| (key, Some(value)));
+                    let (key, value) =
+                        wanted.split_once('=').map_or((wanted.as_str(), None), |(key, value)| (key, Some(value)));
                     volume.labels.get(key).is_some_and(|found| value.is_none_or(|value| value == found))
                 }
                 "dangling" => (wanted == "true" || wanted == "1") == engine.volume_users(&volume.name)?.is_empty(),

@@ -115,7 +115,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bulkhead.toml");
         assert_eq!(Settings::load(&path).unwrap(), Settings::default());
-        crate::store::write_bytes(&path, b"[publish]\naddress = '127.0.0.1'\n[log]\nmax_size = '1m'", crate::store::Durability::Atomic).unwrap();
+        crate::store::write_bytes(
+            &path,
+            b"[publish]\naddress = '127.0.0.1'\n[log]\nmax_size = '1m'",
+            crate::store::Durability::Atomic,
+        )
+        .unwrap();
         let settings = Settings::load(&path).unwrap();
         assert_eq!(settings.publish.address, IpAddr::V4(Ipv4Addr::LOCALHOST));
         assert_eq!(settings.log, Log { max_size: Bytes(1 << 20), max_files: 5 });

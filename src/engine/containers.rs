@@ -92,9 +92,8 @@ impl Engine {
     /// # Errors
     /// When there is no such container.
     pub fn record(&self, id: &ContainerId) -> Result<ContainerRecord, EngineError> {
-        ContainerRecord::load(&self.paths, id).map_err(|error| {
-            if error.is_not_found() { EngineError::NoContainer(id.to_string()) } else { error.into() }
-        })
+        ContainerRecord::load(&self.paths, id)
+            .map_err(|error| if error.is_not_found() { EngineError::NoContainer(id.to_string()) } else { error.into() })
     }
 
     /// Tells whether a container's shim lives.

@@ -85,7 +85,12 @@ impl Engine {
         Ok((record, lease))
     }
 
-    fn take_name<'a>(&'a self, request: &CreateRequest, id: &ContainerId, undo: &mut Undo<'a>) -> Result<String, EngineError> {
+    fn take_name<'a>(
+        &'a self,
+        request: &CreateRequest,
+        id: &ContainerId,
+        undo: &mut Undo<'a>,
+    ) -> Result<String, EngineError> {
         let names = Names::new(&self.paths);
         let name = match &request.name {
             Some(name) => {
@@ -114,7 +119,9 @@ impl Engine {
     fn reserve(&self, names: &Names, name: &str, id: &ContainerId) -> Result<(), EngineError> {
         match names.reserve(name, id) {
             // Looking at the owner takes it down when its shim was killed and it was to be removed on exit.
-            Err(NameError::Taken { owner, .. }) if self.observe(&owner).is_err() && !self.paths.container(&owner).exists() => {
+            Err(NameError::Taken { owner, .. })
+                if self.observe(&owner).is_err() && !self.paths.container(&owner).exists() =>
+            {
                 names.release(name, &owner)?;
                 Ok(names.reserve(name, id)?)
             }
@@ -146,7 +153,8 @@ impl Engine {
             max_size: self.settings.log.max_size.0,
             max_files: self.settings.log.max_files,
         };
-        let bad = |key: &str, value: &str| EngineError::Conflict(format!("--log-opt {key}={value} is not a valid value"));
+        let bad =
+            |key: &str, value: &str| EngineError::Conflict(format!("--log-opt {key}={value} is not a valid value"));
         for (key, value) in &request.log_options {
             match key.as_str() {
                 "max-size" => {
@@ -245,7 +253,9 @@ fn point(
 
 fn target_of(mount: &MountRequest) -> &str {
     match mount {
-        MountRequest::Bind { target, .. } | MountRequest::Volume { target, .. } | MountRequest::Tmpfs { target, .. } => target,
+        MountRequest::Bind { target, .. }
+        | MountRequest::Volume { target, .. }
+        | MountRequest::Tmpfs { target, .. } => target,
     }
 }
 

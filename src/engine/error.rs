@@ -25,7 +25,9 @@ pub enum EngineError {
         status: &'static str,
     },
     /// The container must be stopped first.
-    #[error("cannot remove container {name:?}: container is running: stop the container before removing or force remove")]
+    #[error(
+        "cannot remove container {name:?}: container is running: stop the container before removing or force remove"
+    )]
     Running {
         /// The container's name.
         name: String,

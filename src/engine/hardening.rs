@@ -34,7 +34,9 @@ const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
 #[derive(Debug, thiserror::Error)]
 pub enum HardeningError {
     /// Unknown option.
-    #[error("invalid --security-opt {0:?}; known are no-new-privileges[=false], seccomp=default|strict|unconfined|FILE, landlock=off, systempaths=unconfined, strict")]
+    #[error(
+        "invalid --security-opt {0:?}; known are no-new-privileges[=false], seccomp=default|strict|unconfined|FILE, landlock=off, systempaths=unconfined, strict"
+    )]
     Option(String),
     /// An option of a security module we do not drive.
     #[error("--security-opt {0:?} is not supported: this program confines with seccomp and Landlock, not with {1}")]

@@ -153,8 +153,7 @@ fn health(request: &HealthRequest, image: Option<&HealthConfig>, shell: &[String
     let none = HealthConfig::default();
     let image = image.unwrap_or(&none);
     let through_shell = |line: &str| {
-        let mut command =
-            if shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { shell.to_vec() };
+        let mut command = if shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { shell.to_vec() };
         command.push(line.to_owned());
         command
     };
@@ -213,8 +212,12 @@ mod tests {
     fn a_command_replaces_cmd_and_an_entrypoint_drops_it() {
         let with = |entrypoint: Option<&str>, command: &[&str]| {
             let command = command.iter().map(|s| (*s).to_owned()).collect();
-            merge(&CreateRequest { entrypoint: entrypoint.map(str::to_owned), command, ..Default::default() }, &image(), "")
-                .map(|m| m.process.args)
+            merge(
+                &CreateRequest { entrypoint: entrypoint.map(str::to_owned), command, ..Default::default() },
+                &image(),
+                "",
+            )
+            .map(|m| m.process.args)
         };
         assert_eq!(with(None, &["x"]).unwrap(), ["/entry", "x"]);
         assert_eq!(with(Some("/e"), &[]).unwrap(), ["/e"]);
@@ -230,7 +233,8 @@ mod tests {
 
     #[test]
     fn health_checks_are_merged_field_by_field() {
-        let image = HealthConfig { test: vec!["CMD-SHELL".into(), "curl x".into()], interval: SECOND, ..Default::default() };
+        let image =
+            HealthConfig { test: vec!["CMD-SHELL".into(), "curl x".into()], interval: SECOND, ..Default::default() };
         let plan = health(&HealthRequest { retries: Some(7), ..Default::default() }, Some(&image), &[]).unwrap();
         assert_eq!(plan.command, ["/bin/sh", "-c", "curl x"]);
         assert_eq!((plan.interval, plan.timeout, plan.retries), (SECOND, 30 * SECOND, 7));

@@ -1,7 +1,6 @@
 //! Use cases: containers, images, volumes, networks, exec, logs, build steps. Prints nothing; both doors (`cli`,
 //! later `api`) and both workloads (`build`, `compose`) come through here.
 
-
 mod containers;
 mod create;
 mod error;
@@ -13,8 +12,8 @@ mod names;
 mod network;
 pub mod ranges;
 pub mod record;
-pub mod request;
 mod remove;
+pub mod request;
 pub mod spec;
 mod start;
 mod stop;

@@ -34,12 +34,8 @@ impl Engine {
         if request.publish_all {
             ports.extend(record.exposed.iter().filter_map(|text| exposed(text, &ports)).collect::<Vec<_>>());
         }
-        let endpoint = EndpointRequest {
-            id: record.id.clone(),
-            mode,
-            ports,
-            dns_servers: self.resolver(record).servers,
-        };
+        let endpoint =
+            EndpointRequest { id: record.id.clone(), mode, ports, dns_servers: self.resolver(record).servers };
         Ok(Some(network::plan(&endpoint, &self.paths)?))
     }
 

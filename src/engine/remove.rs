@@ -33,7 +33,11 @@ impl Engine {
             Err(error) => return Err(error.into()),
             Ok(lock) => {
                 if !self.paths.container(id).exists() {
-                    return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
+                    return if record.request.auto_remove {
+                        Ok(())
+                    } else {
+                        Err(EngineError::NoContainer(id.to_string()))
+                    };
                 }
                 self.release(id)?;
                 self.erase(&record, volumes || record.request.auto_remove)?;
@@ -96,7 +100,9 @@ impl Engine {
         }
         let dir = self.paths.container(id);
         match std::fs::remove_dir_all(&dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &dir)(source).into()),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &dir)(source).into())
+            }
             _ => Ok(()),
         }
     }

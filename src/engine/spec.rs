@@ -2,9 +2,7 @@
 
 use super::record::{ContainerRecord, MountKind, MountPoint};
 use super::request::NetworkMode;
-use crate::sandbox::{
-    BindIds, Bundle, Cgroup, Device, Mount, MountSource, Namespace, Namespaces, Root, UserNamespace,
-};
+use crate::sandbox::{BindIds, Bundle, Cgroup, Device, Mount, MountSource, Namespace, Namespaces, Root, UserNamespace};
 use crate::security::{Hardening, Level, SeccompFilter};
 use std::path::{Path, PathBuf};
 
@@ -79,9 +77,7 @@ fn own_files(mounts: &[MountPoint]) -> Vec<&'static str> {
 fn mount(point: &MountPoint, now: &Circumstances) -> Mount {
     let source = match point.kind {
         MountKind::Tmpfs => MountSource::Tmpfs { options: point.options.clone() },
-        MountKind::Volume => {
-            MountSource::Bind { path: point.source.clone(), recursive: false, ids: BindIds::Same }
-        }
+        MountKind::Volume => MountSource::Bind { path: point.source.clone(), recursive: false, ids: BindIds::Same },
         MountKind::Bind => MountSource::Bind {
             path: point.source.clone(),
             recursive: point.recursive,
@@ -126,7 +122,8 @@ fn namespaces(record: &ContainerRecord, now: &Circumstances) -> Namespaces {
         Some(pid) => Namespace::Join(PathBuf::from(format!("/proc/{pid}/ns/{kind}"))),
         None => Namespace::New,
     };
-    let mode = |text: &str, pid: Option<i32>, kind: &str| if text == "host" { Namespace::Host } else { join(pid, kind) };
+    let mode =
+        |text: &str, pid: Option<i32>, kind: &str| if text == "host" { Namespace::Host } else { join(pid, kind) };
     Namespaces {
         net: match request.network {
             NetworkMode::Host => Namespace::Host,

@@ -10,9 +10,9 @@ use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network::{self, EndpointPlan};
 use crate::sandbox::{Root, UserNamespace};
-use crate::security::{CapabilitySet, SeccompFilter};
 use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
+use crate::security::{CapabilitySet, SeccompFilter};
 use crate::shim::protocol::NetworkHandles;
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
 use crate::store::{FileLock, StoreError};
@@ -91,7 +91,11 @@ impl Engine {
     fn shim_plan(&self, record: &ContainerRecord) -> Result<ShimPlan, EngineError> {
         let id = &record.id;
         let run_dir = self.paths.container_run(id);
-        DirBuilder::new().recursive(true).mode(0o700).create(&run_dir).map_err(StoreError::io("create directory", &run_dir))?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&run_dir)
+            .map_err(StoreError::io("create directory", &run_dir))?;
         let root = match &record.request.rootfs {
             Some(path) => Root::Directory(path.clone()),
             None => {
@@ -201,7 +205,9 @@ impl Engine {
         }
         let run_dir = self.paths.container_run(id);
         let removed = match std::fs::remove_dir_all(&run_dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(StoreError::io("remove", &run_dir)(source)),
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &run_dir)(source))
+            }
             _ => Ok(()),
         };
         network?;
@@ -211,11 +217,15 @@ impl Engine {
     fn write_own_files(&self, record: &ContainerRecord, place: Option<&EndpointPlan>) -> Result<(), EngineError> {
         let dir = self.paths.container(&record.id);
         let (hosts, resolv) = self.name_files(record, place)?;
-        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))] {
+        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))]
+        {
             let path = dir.join(name);
             // In place: an earlier start's mount of it stays true.
-            let mut file =
-                std::fs::OpenOptions::new().write(true).truncate(true).open(&path).map_err(StoreError::io("open", &path))?;
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(&path)
+                .map_err(StoreError::io("open", &path))?;
             std::io::Write::write_all(&mut file, text.as_bytes()).map_err(StoreError::io("write", &path))?;
         }
         Ok(())

@@ -29,7 +29,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the shim cannot be reached.
-    pub fn stop(&self, id: &ContainerId, signal: Option<i32>, timeout: Option<i64>) -> Result<Option<Stopped>, EngineError> {
+    pub fn stop(
+        &self,
+        id: &ContainerId,
+        signal: Option<i32>,
+        timeout: Option<i64>,
+    ) -> Result<Option<Stopped>, EngineError> {
         let mut client = match self.client(id) {
             Err(EngineError::NotRunning(_)) => return Ok(None),
             other => other?,

@@ -224,7 +224,8 @@ fn candidates(process: &Process, environment: &[String]) -> Result<Vec<CString>,
     if name.is_empty() {
         return Err(LaunchError { kind: LaunchErrorKind::NotFound, ..LaunchError::refused("no command specified") });
     }
-    let text = |path: String| CString::new(path).map_err(|_| LaunchError::refused(format!("exec: {name:?}: NUL in the name")));
+    let text =
+        |path: String| CString::new(path).map_err(|_| LaunchError::refused(format!("exec: {name:?}: NUL in the name")));
     if name.contains('/') {
         return Ok(vec![text(name.to_owned())?]);
     }

@@ -218,8 +218,12 @@ fn inherit(bundle: &Bundle, pid: i32) -> Result<(), LaunchError> {
     let score = bundle.process.oom_score_adj;
     if score != 0 {
         let path = format!("/proc/{pid}/oom_score_adj");
-        let file = rustix::fs::open(&path, rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .at(|| format!("open {path}"))?;
+        let file = rustix::fs::open(
+            &path,
+            rustix::fs::OFlags::WRONLY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+        .at(|| format!("open {path}"))?;
         rustix::io::write(&file, score.to_string().as_bytes()).at(|| format!("set oom_score_adj {score}"))?;
     }
     for (name, soft, hard) in &bundle.process.rlimits {

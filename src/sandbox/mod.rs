@@ -29,5 +29,5 @@ pub use error::{LaunchError, LaunchErrorKind};
 pub use launch::{Kept, Launch, Pending};
 pub use plan::{CloneIds, Kind, LaunchPlan, Outside, PlanError, Step, UserPlan, plan};
 pub use running::{Added, Running};
-pub use view::{view, writable_view};
 pub use user::{Account, IDS};
+pub use view::{view, writable_view};

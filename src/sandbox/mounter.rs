@@ -199,9 +199,7 @@ impl Mounter<'_> {
             send_frame(self.report.as_fd(), &[TERMINAL], &[master.as_fd()]).at(|| "hand the terminal over")?;
         }
         // When it fails it has told the shim itself.
-        let Some((_, made)) = recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? else {
-            exit(1)
-        };
+        let Some((_, made)) = recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? else { exit(1) };
         tree.late(made.into_iter())?;
         tree.pivot()?;
         send_frame(ours.as_fd(), b"go", &[]).at(|| "release the first process")
@@ -236,7 +234,8 @@ impl Mounter<'_> {
     ) -> Result<std::convert::Infallible, LaunchError> {
         let _ = set_name(c"bulkhead-keeper");
         // Received descriptors must never be numbered as standard streams.
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at(|| "open /dev/null")?;
+        let null =
+            rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at(|| "open /dev/null")?;
         if let Some(domain) = domain {
             domain.enter().map_err(|error| LaunchError::refused(chain(&error)))?;
         }
@@ -246,7 +245,7 @@ impl Mounter<'_> {
             unshare(CloneFlags::NEWPID).at(|| "make a pid namespace")?;
         }
         let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, mounter))
-        .at(|| "start the first process")?;
+            .at(|| "start the first process")?;
         let mut frame = vec![MADE];
         frame.extend_from_slice(&init.pid.to_le_bytes());
         send_frame(self.keeper.as_fd(), &frame, &[init.pidfd.as_fd()]).at(|| "report to the shim")?;

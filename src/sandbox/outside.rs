@@ -54,8 +54,7 @@ pub(super) fn make(
 }
 
 fn c_path(path: &Path) -> Result<CString, LaunchError> {
-    CString::new(path.as_os_str().as_bytes())
-        .map_err(|_| LaunchError::refused(format!("path {path:?} has a NUL byte")))
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| LaunchError::refused(format!("path {path:?} has a NUL byte")))
 }
 
 fn root(
@@ -159,7 +158,8 @@ fn fill_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn require_node(path: &Path) -> Result<(), LaunchError> {
-    let found = rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).at(|| format!("open device {}", path.display()))?;
+    let found =
+        rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).at(|| format!("open device {}", path.display()))?;
     match FileType::from_raw_mode(found.st_mode) {
         FileType::CharacterDevice | FileType::BlockDevice => Ok(()),
         _ => Err(LaunchError::refused(format!("device {}: it is not a device node", path.display()))),
@@ -181,7 +181,8 @@ fn clone_path(
 
 /// Says which file system refused and the way out.
 fn unmappable(path: &Path, recursive: bool, errno: Errno) -> LaunchError {
-    let kind = rustix::fs::statfs(path).map_or_else(|_| "file system".to_owned(), |found| kind_name(found.f_type as u64));
+    let kind =
+        rustix::fs::statfs(path).map_or_else(|_| "file system".to_owned(), |found| kind_name(found.f_type as u64));
     let below = if recursive { " or of a mount below it" } else { "" };
     LaunchError {
         errno: errno.raw_os_error(),
@@ -250,7 +251,8 @@ pub(super) fn end(child: &Child) {
 pub(super) fn write_maps(pid: i32, uid_map: &str, gid_map: &str) -> Result<(), LaunchError> {
     for (name, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
         let path = format!("/proc/{pid}/{name}");
-        let file = rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open {path}"))?;
+        let file =
+            rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at(|| format!("open {path}"))?;
         rustix::io::write(&file, map.as_bytes()).at(|| format!("write {map:?} to {path}"))?;
     }
     Ok(())

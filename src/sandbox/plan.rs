@@ -198,7 +198,9 @@ pub enum PlanError {
     #[error("sysctl {0:?}: not a kernel parameter's name")]
     Sysctl(String),
     /// A limit whose controller the kernel does not offer.
-    #[error("limit {limit}: the kernel offers no {controller} controller (build option {option}, or it is not mounted)")]
+    #[error(
+        "limit {limit}: the kernel offers no {controller} controller (build option {option}, or it is not mounted)"
+    )]
     NoController {
         /// What was asked for.
         limit: &'static str,

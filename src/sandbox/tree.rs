@@ -13,9 +13,8 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-const QUIET: MountAttrFlags = MountAttrFlags::MOUNT_ATTR_NOSUID
-    .union(MountAttrFlags::MOUNT_ATTR_NODEV)
-    .union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
+const QUIET: MountAttrFlags =
+    MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Controllers whose files programs read.
 const READ_CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
@@ -201,9 +200,12 @@ impl<'a> Tree<'a> {
         let place = std::fs::read_link(&link).at(|| format!("find {path} inside the container"))?;
         let inside = place.strip_prefix(self.at).unwrap_or(&place);
         match inside.components().next() {
-            Some(std::path::Component::Normal(first)) if first == "proc" || first == "sys" => Err(LaunchError::refused(
-                format!("mount at {path}: a link of the image leads it to /{}, where nothing may be mounted", inside.display()),
-            )),
+            Some(std::path::Component::Normal(first)) if first == "proc" || first == "sys" => {
+                Err(LaunchError::refused(format!(
+                    "mount at {path}: a link of the image leads it to /{}, where nothing may be mounted",
+                    inside.display()
+                )))
+            }
             None => Err(LaunchError::refused(format!("mount at {path}: a link of the image leads it to the root"))),
             _ => Ok(target),
         }
@@ -295,7 +297,8 @@ impl<'a> Tree<'a> {
                 None => {
                     let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY;
                     let options = [("size", "4k"), ("nr_inodes", "2"), ("mode", "0755")];
-                    let source = empty.insert(new_mount("tmpfs", &options, attributes).at(|| "make an empty directory")?);
+                    let source =
+                        empty.insert(new_mount("tmpfs", &options, attributes).at(|| "make an empty directory")?);
                     return attach(source.as_fd(), found.as_fd()).at(|| format!("mask {path}"));
                 }
             }
@@ -375,7 +378,8 @@ fn loopback_up() -> Result<(), Errno> {
 /// Writes a kernel parameter of this process's namespaces, through the host's proc.
 fn sysctl(path: &str, value: &str) -> Result<(), LaunchError> {
     let what = || format!("write {value:?} to sysctl {}", path.replace('/', "."));
-    let root = rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(what)?;
+    let root =
+        rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(what)?;
     let file = open_no_links(root.as_fd(), path, OFlags::WRONLY).at(what)?;
     rustix::io::write(&file, value.as_bytes()).at(what).map(drop)
 }

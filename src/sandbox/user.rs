@@ -64,8 +64,7 @@ fn from_texts(
     let name = if name.is_empty() { "0" } else { name };
     let number = parse_id(name, "user")?;
     let entry = passwd.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| {
-        fields.len() >= 4
-            && (fields[0] == name || number.is_some_and(|uid| fields[2].parse() == Ok(uid)))
+        fields.len() >= 4 && (fields[0] == name || number.is_some_and(|uid| fields[2].parse() == Ok(uid)))
     });
     let mut account = Account { uid: 0, gid: 0, groups: Vec::new(), home: "/".to_owned() };
     let mut login = None;
@@ -80,7 +79,9 @@ fn from_texts(
         }
         (None, Some(uid)) => account.uid = uid,
         (None, None) => {
-            return Err(LaunchError::refused(format!("unable to find user {name}: no matching entries in passwd file")));
+            return Err(LaunchError::refused(format!(
+                "unable to find user {name}: no matching entries in passwd file"
+            )));
         }
     }
     if explicit_group && !group_name.is_empty() {

@@ -79,9 +79,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Process, bool)> {
     let sized = input.number()? != 0;
     let size = (input.number()? as u16, input.number()? as u16);
     let count = input.number()?.min(64);
-    let rlimits = (0..count)
-        .map(|_| Some((input.text()?, input.number()?, input.number()?)))
-        .collect::<Option<Vec<_>>>()?;
+    let rlimits =
+        (0..count).map(|_| Some((input.text()?, input.number()?, input.number()?))).collect::<Option<Vec<_>>>()?;
     let oom_score_adj = input.number()? as u32 as i32;
     let tty_size = sized.then_some(size);
     Some((Process { args, env, cwd, user, groups, tty, tty_size, rlimits, oom_score_adj }, privileged))

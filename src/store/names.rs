@@ -15,7 +15,9 @@ pub struct Names {
 #[derive(Debug, thiserror::Error)]
 pub enum NameError {
     /// Another container has it.
-    #[error("the container name \"/{name}\" is already in use by container \"{owner}\"; remove (or rename) that container to be able to reuse that name")]
+    #[error(
+        "the container name \"/{name}\" is already in use by container \"{owner}\"; remove (or rename) that container to be able to reuse that name"
+    )]
     Taken {
         /// The name.
         name: String,

@@ -162,10 +162,8 @@ impl Strings {
     /// # Errors
     /// `EINVAL` when a text has a NUL byte.
     pub fn new<T: AsRef<[u8]>>(texts: &[T]) -> Result<Self> {
-        let owned: Vec<CString> = texts
-            .iter()
-            .map(|text| CString::new(text.as_ref()).map_err(|_| Errno::INVAL))
-            .collect::<Result<_>>()?;
+        let owned: Vec<CString> =
+            texts.iter().map(|text| CString::new(text.as_ref()).map_err(|_| Errno::INVAL)).collect::<Result<_>>()?;
         let pointers = owned.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect();
         Ok(Self { _owned: owned, pointers })
     }

@@ -47,7 +47,8 @@ pub fn fill(root: BorrowedFd<'_>, target: &str, data: &Path) -> Result<(), FillE
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let Ok(source) = rustix::fs::openat2(root, name, flags, Mode::empty(), resolve) else { return Ok(()) };
-    let destination = rustix::fs::openat(CWD, data, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed("open", c"_data"))?;
+    let destination =
+        rustix::fs::openat(CWD, data, flags | OFlags::NOFOLLOW, Mode::empty()).map_err(failed("open", c"_data"))?;
     copy_metadata(source.as_fd(), destination.as_fd(), c"_data")?;
     copy_directory(source, destination.as_fd(), 0)
 }
@@ -56,7 +57,8 @@ fn copy_directory(source: OwnedFd, destination: BorrowedFd<'_>, depth: u32) -> R
     if depth > MAX_DEPTH {
         return Err(FillError::TooDeep);
     }
-    let mut entries = Dir::new(rustix::io::dup(&source).map_err(failed("open", c"."))?).map_err(failed("list", c"."))?;
+    let mut entries =
+        Dir::new(rustix::io::dup(&source).map_err(failed("open", c"."))?).map_err(failed("list", c"."))?;
     while let Some(entry) = entries.read() {
         let entry = entry.map_err(failed("list", c"."))?;
         let name = entry.file_name();
@@ -73,15 +75,18 @@ fn copy_entry(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, name: &CStr, 
     match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => {
             rustix::fs::mkdirat(destination, name, Mode::RWXU).map_err(failed("make directory", name))?;
-            let from = rustix::fs::openat(source, name, read | OFlags::DIRECTORY, Mode::empty()).map_err(failed("open", name))?;
-            let to = rustix::fs::openat(destination, name, read | OFlags::DIRECTORY, Mode::empty()).map_err(failed("open", name))?;
+            let from = rustix::fs::openat(source, name, read | OFlags::DIRECTORY, Mode::empty())
+                .map_err(failed("open", name))?;
+            let to = rustix::fs::openat(destination, name, read | OFlags::DIRECTORY, Mode::empty())
+                .map_err(failed("open", name))?;
             copy_metadata(from.as_fd(), to.as_fd(), name)?;
             copy_directory(from, to.as_fd(), depth + 1)
         }
         FileType::RegularFile => {
             let from = rustix::fs::openat(source, name, read, Mode::empty()).map_err(failed("open", name))?;
             let create = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let to = rustix::fs::openat(destination, name, create, Mode::RUSR | Mode::WUSR).map_err(failed("create", name))?;
+            let to = rustix::fs::openat(destination, name, create, Mode::RUSR | Mode::WUSR)
+                .map_err(failed("create", name))?;
             let (mut from, mut to) = (File::from(from), File::from(to));
             std::io::copy(&mut from, &mut to).map_err(|source| FillError::Io {
                 action: "copy",
@@ -94,13 +99,15 @@ fn copy_entry(source: BorrowedFd<'_>, destination: BorrowedFd<'_>, name: &CStr, 
             let link = rustix::fs::readlinkat(source, name, Vec::new()).map_err(failed("read link", name))?;
             rustix::fs::symlinkat(&link, destination, name).map_err(failed("make link", name))?;
             let (uid, gid) = owner(&stat);
-            rustix::fs::chownat(destination, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("change owner of", name))
+            rustix::fs::chownat(destination, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("change owner of", name))
         }
         FileType::Fifo => {
             let mode = Mode::from_raw_mode(stat.st_mode & 0o7777);
             rustix::fs::mknodat(destination, name, FileType::Fifo, mode, 0).map_err(failed("make fifo", name))?;
             let (uid, gid) = owner(&stat);
-            rustix::fs::chownat(destination, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).map_err(failed("change owner of", name))
+            rustix::fs::chownat(destination, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+                .map_err(failed("change owner of", name))
         }
         // Sockets are leftovers and device nodes never come out of an image.
         _ => Ok(()),

@@ -41,7 +41,9 @@ pub enum VolumeError {
     #[error("get {0}: no such volume")]
     NotFound(String),
     /// The name is not spelled as names are.
-    #[error("create {0}: {0:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed; if you intended to pass a host directory, use an absolute path")]
+    #[error(
+        "create {0}: {0:?} includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed; if you intended to pass a host directory, use an absolute path"
+    )]
     Spelling(String),
     /// The store failed.
     #[error(transparent)]

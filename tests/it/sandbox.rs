@@ -115,9 +115,16 @@ impl Box {
                 no_new_privileges: true,
                 seccomp: None,
                 landlock: true,
-                masked_paths: ["/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/scsi", "/sys/firmware"]
-                    .map(str::to_owned)
-                    .to_vec(),
+                masked_paths: [
+                    "/proc/acpi",
+                    "/proc/kcore",
+                    "/proc/keys",
+                    "/proc/timer_list",
+                    "/proc/scsi",
+                    "/sys/firmware",
+                ]
+                .map(str::to_owned)
+                .to_vec(),
                 readonly_paths: ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
                     .map(str::to_owned)
                     .to_vec(),
@@ -224,8 +231,10 @@ fn a_container_starts_and_ends() {
 fn ids_and_namespaces_are_the_containers_own() {
     alone("ids_and_namespaces_are_the_containers_own", || {
         let root = Box::new();
-        let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned();
-        let (code, text) = root.sh("id; hostname; for n in user mnt net pid ipc uts cgroup time; do readlink /proc/self/ns/$n; done; \
+        let own =
+            |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned();
+        let (code, text) = root
+            .sh("id; hostname; for n in user mnt net pid ipc uts cgroup time; do readlink /proc/self/ns/$n; done; \
              cat /proc/self/uid_map; umask; pwd; echo $HOME; ls /proc | grep -c '^[0-9]'");
         assert_eq!(code, 0, "{text}");
         for name in ["user", "mnt", "net", "pid", "ipc", "uts", "cgroup", "time"] {
@@ -246,11 +255,16 @@ fn dev_has_what_programs_expect_and_no_more() {
              umount /dev/shm || echo kept; mount -t tmpfs x /tmp || echo nomount");
         assert_eq!(code, 0, "{text}");
         assert!(
-            text.starts_with("core\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"),
+            text.starts_with(
+                "core\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
+            ),
             "{text}"
         );
         assert!(text.contains("/dev/null 0 0 1:3 666\n/dev/tty 0 0 5:0 666\n/dev/urandom 0 0 1:9 666\n4\n"), "{text}");
-        assert!(text.contains("refused\nptmx\nshm\n") && text.contains("kept\n") && text.contains("nomount\n"), "{text}");
+        assert!(
+            text.contains("refused\nptmx\nshm\n") && text.contains("kept\n") && text.contains("nomount\n"),
+            "{text}"
+        );
     });
 }
 
@@ -258,7 +272,8 @@ fn dev_has_what_programs_expect_and_no_more() {
 fn masks_and_read_only_paths_hold() {
     alone("masks_and_read_only_paths_hold", || {
         let root = Box::new();
-        let (_, text) = root.sh("cat /proc/keys | wc -c; ls /sys/firmware | wc -l; ls /proc/scsi 2>/dev/null | wc -l; \
+        let (_, text) =
+            root.sh("cat /proc/keys | wc -c; ls /sys/firmware | wc -l; ls /proc/scsi 2>/dev/null | wc -l; \
              echo 1 > /proc/sys/kernel/hostname || echo ro1; echo b > /proc/sysrq-trigger || echo ro2; \
              echo x > /sys/kernel/uevent_helper || echo ro3; ls /sys/fs/cgroup; cat /sys/fs/cgroup/pids/pids.max; \
              echo 9 > /sys/fs/cgroup/pids/pids.max || echo ro4");
@@ -286,7 +301,11 @@ fn user_in_every_form() {
             let mut bundle = root.bundle(&["sh", "-c", "echo $(id) $HOME"]);
             bundle.process.user = user.to_owned();
             let (code, text) = run(&bundle);
-            assert_eq!((code, text.replace("groups=1001(app),4(adm)", "groups=4(adm)").trim()), (0, expected), "{user}");
+            assert_eq!(
+                (code, text.replace("groups=1001(app),4(adm)", "groups=4(adm)").trim()),
+                (0, expected),
+                "{user}"
+            );
         }
         for (user, expected) in [("65536", "outside"), ("nobody", "unable to find user nobody")] {
             let mut bundle = root.bundle(&["true"]);
@@ -307,7 +326,11 @@ fn hostile_account_files_neither_hang_nor_read_the_host() {
         assert!(run(&root.bundle(&["true"])).0 != 125);
         std::fs::remove_file(&passwd).unwrap();
         rustix::fs::mknodat(
-            rustix::fs::CWD, &passwd, rustix::fs::FileType::Fifo, rustix::fs::Mode::from_raw_mode(0o644), 0,
+            rustix::fs::CWD,
+            &passwd,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::from_raw_mode(0o644),
+            0,
         )
         .unwrap();
         let mut bundle = root.bundle(&["true"]);
@@ -344,9 +367,11 @@ fn writes_are_stored_with_plain_ids() {
     alone("writes_are_stored_with_plain_ids", || {
         use std::os::unix::fs::MetadataExt;
         let root = Box::new();
-        let (code, text) = root.sh("touch /a && chown 33:44 /a && touch /home/app/b && chown 65535 /plain && rm /dir -r");
+        let (code, text) =
+            root.sh("touch /a && chown 33:44 /a && touch /home/app/b && chown 65535 /plain && rm /dir -r");
         assert_eq!(code, 0, "{text}");
-        let ids = |part: &str| std::fs::symlink_metadata(root.path("upper").join(part)).map(|m| (m.uid(), m.gid())).unwrap();
+        let ids =
+            |part: &str| std::fs::symlink_metadata(root.path("upper").join(part)).map(|m| (m.uid(), m.gid())).unwrap();
         assert_eq!((ids("a"), ids("home/app/b"), ids("plain"), ids("dir")), ((33, 44), (0, 0), (65535, 0), (0, 0)));
     });
 }
@@ -375,16 +400,31 @@ fn mounts_show_the_right_ids_and_flags() {
             bind(&vol, "/vol", false, BindIds::Same),
             bind(&vol, "/ro", true, BindIds::Same),
             bind(&owned, "/own", false, BindIds::Owner { uid: 1234, gid: 1235 }),
-            Mount { target: "/t".into(), source: MountSource::Tmpfs { options: vec!["size=4m".into(), "mode=1770".into()] }, readonly: false },
+            Mount {
+                target: "/t".into(),
+                source: MountSource::Tmpfs { options: vec!["size=4m".into(), "mode=1770".into()] },
+                readonly: false,
+            },
             Mount { target: "/hosts".into(), source: MountSource::OwnFile(hosts), readonly: false },
             bind(&vol, "/deep/er", false, BindIds::Same),
         ];
         let (code, text) = run(&bundle);
         assert_eq!(code, 0, "{text}");
-        assert!(text.starts_with("7:8\n") && text.contains("ro\n0\n1770\n") && text.contains("noexec\nhosts file\nnew\nseven\n"), "{text}");
+        assert!(
+            text.starts_with("7:8\n")
+                && text.contains("ro\n0\n1770\n")
+                && text.contains("noexec\nhosts file\nnew\nseven\n"),
+            "{text}"
+        );
         assert_eq!(std::fs::metadata(vol.join("new")).unwrap().uid(), 0);
         assert_eq!(std::fs::metadata(owned.join("mine")).unwrap().uid(), 1234);
-        for (target, why) in [("/proc/x", "nothing may be mounted"), ("/sys/x", "nothing may"), ("/../x", "absolute path"), ("x", "absolute path"), ("/link/x", "leads it to")] {
+        for (target, why) in [
+            ("/proc/x", "nothing may be mounted"),
+            ("/sys/x", "nothing may"),
+            ("/../x", "absolute path"),
+            ("x", "absolute path"),
+            ("/link/x", "leads it to"),
+        ] {
             let mut bundle = root.bundle(&["true"]);
             let _ = std::os::unix::fs::symlink("/proc", root.lower("link"));
             bundle.mounts = vec![bind(&vol, target, false, BindIds::Same)];
@@ -414,7 +454,11 @@ fn a_linked_proc_is_refused() {
 fn a_read_only_root_refuses_writes_but_not_in_volumes() {
     alone("a_read_only_root_refuses_writes_but_not_in_volumes", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "touch /x || echo ro; touch /vol/x && echo rw; echo 5 > /proc/self/oom_score_adj && echo proc"]);
+        let mut bundle = root.bundle(&[
+            "sh",
+            "-c",
+            "touch /x || echo ro; touch /vol/x && echo rw; echo 5 > /proc/self/oom_score_adj && echo proc",
+        ]);
         bundle.root_readonly = true;
         bundle.process.cwd = "/made/here".into();
         let source = MountSource::Bind { path: root.path("vol"), recursive: false, ids: BindIds::Same };
@@ -429,10 +473,16 @@ fn a_read_only_root_refuses_writes_but_not_in_volumes() {
 fn an_added_process_is_inside_the_same_walls() {
     alone("an_added_process_is_inside_the_same_walls", || {
         let root = Box::new();
-        let mut live = launch(&root.bundle(&["sh", "-c", "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done"])).unwrap();
+        let mut live =
+            launch(&root.bundle(&["sh", "-c", "trap 'echo hup' HUP; echo up; while :; do sleep 0.05; done"])).unwrap();
         let (_, text) = live.exec(&["sh", "-c", "for n in user mnt net pid ipc uts cgroup time; do test $(readlink /proc/1/ns/$n) = $(readlink /proc/self/ns/$n) || echo $n differs; done; \
             cat /proc/self/cgroup; readlink /proc/1/exe; echo to-init > /proc/1/fd/1; kill -HUP 1; ps; grep -c . /proc/1/environ"]);
-        assert!(!text.lines().any(|line| line.ends_with(" differs")) && text.contains("/bin/busybox") && !text.contains("keeper"), "{text}");
+        assert!(
+            !text.lines().any(|line| line.ends_with(" differs"))
+                && text.contains("/bin/busybox")
+                && !text.contains("keeper"),
+            "{text}"
+        );
         assert!(!text.contains("/bulkhead/"), "the view starts at the container's own group: {text}");
         let (code, text) = live.exec(&["nosuch"]);
         assert!(code == -1 && text.contains("not found in $PATH"), "{text}");
@@ -458,7 +508,11 @@ fn an_added_process_is_inside_the_same_walls() {
 fn a_terminal_controls_its_process() {
     alone("a_terminal_controls_its_process", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0; read x; echo got $x"]);
+        let mut bundle = root.bundle(&[
+            "sh",
+            "-c",
+            "tty; test -c /dev/console && echo console; stat -c %u /dev/pts/0; read x; echo got $x",
+        ]);
         bundle.process.tty = true;
         bundle.process.tty_size = Some((24, 80));
         let mut running = Launch::begin(&bundle, None, None).unwrap().finish().unwrap();
@@ -493,7 +547,11 @@ fn a_working_directory_never_leads_out() {
 fn our_init_forwards_and_reaps() {
     alone("our_init_forwards_and_reaps", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "trap 'echo term; exit 9' TERM; (sleep 0.01 &); echo up; while :; do sleep 0.05; done"]);
+        let mut bundle = root.bundle(&[
+            "sh",
+            "-c",
+            "trap 'echo term; exit 9' TERM; (sleep 0.01 &); echo up; while :; do sleep 0.05; done",
+        ]);
         bundle.init = true;
         let mut live = launch(&bundle).unwrap();
         let mut up = [0; 3];
@@ -509,7 +567,8 @@ fn our_init_forwards_and_reaps() {
 fn limits_are_in_force() {
     alone("limits_are_in_force", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "ulimit -n; (for i in $(seq 60); do sleep 1 & done) 2>&1 | grep -c fork; true"]);
+        let mut bundle =
+            root.bundle(&["sh", "-c", "ulimit -n; (for i in $(seq 60); do sleep 1 & done) 2>&1 | grep -c fork; true"]);
         bundle.cgroup.limits.pids = Some(20);
         bundle.process.rlimits = vec![("nofile".into(), 100, 200)];
         let (_, text) = run(&bundle);
@@ -530,7 +589,11 @@ fn limits_are_in_force() {
 fn a_restart_keeps_user_and_network_namespaces() {
     alone("a_restart_keeps_user_and_network_namespaces", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; id -u"]);
+        let mut bundle = root.bundle(&[
+            "sh",
+            "-c",
+            "readlink /proc/self/ns/user; readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; id -u",
+        ]);
         let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
         let mut kept: Option<Kept> = None;
         let mut texts = Vec::new();
@@ -572,7 +635,8 @@ fn sys_admin_cannot_undo_the_mounts() {
 fn the_hosts_user_namespace_and_others_namespaces() {
     alone("the_hosts_user_namespace_and_others_namespaces", || {
         let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "cat /proc/self/uid_map; readlink /proc/self/ns/net; ls /sys/class/net"]);
+        let mut bundle =
+            root.bundle(&["sh", "-c", "cat /proc/self/uid_map; readlink /proc/self/ns/net; ls /sys/class/net"]);
         bundle.userns = UserNamespace::Host { because: "because --net=host".into() };
         bundle.namespaces.net = Namespace::Host;
         let (code, text) = run(&bundle);
@@ -596,7 +660,10 @@ fn the_hosts_user_namespace_and_others_namespaces() {
 /// Everything of ours that can be left behind.
 fn leftovers() -> (usize, usize, usize) {
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
-    let groups = ["pids", "memory", "cpu", "freezer"].iter().filter(|c| Path::new(&format!("/sys/fs/cgroup/{c}/bulkhead")).exists()).count();
+    let groups = ["pids", "memory", "cpu", "freezer"]
+        .iter()
+        .filter(|c| Path::new(&format!("/sys/fs/cgroup/{c}/bulkhead")).exists())
+        .count();
     (mounts, groups, std::fs::read_dir("/proc/self/fd").unwrap().count())
 }
 
@@ -639,7 +706,10 @@ fn speed() {
             running.destroy();
             times[3].push(began.elapsed().as_micros());
         }
-        let mut medians = times.map(|mut list| { list.sort_unstable(); list[list.len() / 2] });
+        let mut medians = times.map(|mut list| {
+            list.sort_unstable();
+            list[list.len() / 2]
+        });
         medians.iter_mut().for_each(|_| {});
         println!("begun, running, ended, destroyed: {medians:?} us");
     });

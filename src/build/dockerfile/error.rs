@@ -150,7 +150,9 @@ impl DockerfileError {
     pub fn hint(&self) -> Option<String> {
         match &self.problem {
             Problem::UnknownInstruction { suggestion: Some(word), .. } => Some(format!("did you mean {word}?")),
-            Problem::UnknownInstruction { .. } => Some("a line that continues the one above needs \\ at the end of that line".into()),
+            Problem::UnknownInstruction { .. } => {
+                Some("a line that continues the one above needs \\ at the end of that line".into())
+            }
             Problem::UnknownFlag { suggestion: Some(flag), .. } => Some(format!("did you mean --{flag}?")),
             Problem::Mount(error) => error.nearest_field().map(|field| format!("did you mean {field}?")),
             Problem::NoFrom | Problem::NoInstructions => Some("a Dockerfile starts with FROM image".into()),
@@ -178,7 +180,11 @@ pub fn excerpt(source: &str, lines: LineRange, column: Option<u32>) -> String {
         let line: String = line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect();
         let _ = writeln!(text, "{} {number:>4} | {line}", if marked { ">>>" } else { "   " });
         if let (Some(column), true) = (column, number == lines.last) {
-            let pad: String = line.chars().take(column.saturating_sub(1) as usize).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+            let pad: String = line
+                .chars()
+                .take(column.saturating_sub(1) as usize)
+                .map(|c| if c == '\t' { '\t' } else { ' ' })
+                .collect();
             let _ = writeln!(text, "         | {pad}^");
         }
     }

@@ -309,7 +309,10 @@ impl Walker<'_> {
             '?' if set => Ok(value.unwrap_or_default()),
             '?' => {
                 let default = if value.is_some() { "is not allowed to be empty" } else { "is not allowed to be unset" };
-                Err(ExpandError::Required { name: name.to_owned(), message: if word.is_empty() { default.into() } else { word } })
+                Err(ExpandError::Required {
+                    name: name.to_owned(),
+                    message: if word.is_empty() { default.into() } else { word },
+                })
             }
             '#' | '%' => {
                 let (longest, pattern) = match word.strip_prefix(kind) {
@@ -345,7 +348,9 @@ impl Walker<'_> {
         };
         let pattern = Pattern::parse(&old)?;
         let value: Vec<char> = value.chars().collect();
-        if pattern.0.contains(&Token::Star) && value.len().saturating_mul(value.len()).saturating_mul(pattern.0.len()) > MAX_PATTERN_WORK {
+        if pattern.0.contains(&Token::Star)
+            && value.len().saturating_mul(value.len()).saturating_mul(pattern.0.len()) > MAX_PATTERN_WORK
+        {
             return Err(ExpandError::TooLong);
         }
         let (mut text, mut at) = (String::new(), 0);

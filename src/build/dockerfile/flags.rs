@@ -58,7 +58,9 @@ impl<'a> Flags<'a> {
 
     /// A flag with a value, any number of times, each with its place.
     pub(super) fn texts(&mut self, name: &'static str) -> Result<Vec<(&'a str, Position)>, DockerfileError> {
-        let value = |flag: Flag<'a>| Ok((flag.value.ok_or_else(|| Problem::FlagWithoutValue(name.into()).at(flag.at))?, flag.at));
+        let value = |flag: Flag<'a>| {
+            Ok((flag.value.ok_or_else(|| Problem::FlagWithoutValue(name.into()).at(flag.at))?, flag.at))
+        };
         self.take(name).into_iter().map(value).collect()
     }
 
@@ -67,7 +69,9 @@ impl<'a> Flags<'a> {
         match self.once(name)? {
             None => Ok(None),
             Some(None) => Ok(Some(true)),
-            Some(Some(value)) => parse_bool(value).map(Some).ok_or_else(|| self.bad(name, value, "it is true or false")),
+            Some(Some(value)) => {
+                parse_bool(value).map(Some).ok_or_else(|| self.bad(name, value, "it is true or false"))
+            }
         }
     }
 
@@ -82,7 +86,8 @@ impl<'a> Flags<'a> {
             None => Ok(()),
             Some(flag) => {
                 let suggestion = nearest(flag.name, &self.known);
-                Err(Problem::UnknownFlag { instruction: self.instruction, flag: flag.name.to_owned(), suggestion }.at(flag.at))
+                Err(Problem::UnknownFlag { instruction: self.instruction, flag: flag.name.to_owned(), suggestion }
+                    .at(flag.at))
             }
         }
     }

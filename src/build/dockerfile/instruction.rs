@@ -256,7 +256,13 @@ impl Instruction {
     pub fn keyword(&self) -> &'static str {
         match self {
             Self::Run(_) => "RUN",
-            Self::Copy(copy) => if copy.add { "ADD" } else { "COPY" },
+            Self::Copy(copy) => {
+                if copy.add {
+                    "ADD"
+                } else {
+                    "COPY"
+                }
+            }
             Self::Env(_) => "ENV",
             Self::Label(_) => "LABEL",
             Self::Arg(_) => "ARG",

@@ -84,7 +84,9 @@ impl LogicalLine {
     /// Returns the place in the file of a byte offset in the text.
     pub(super) fn position(&self, offset: usize) -> Position {
         let index = self.segments.partition_point(|(start, _, _)| *start <= offset).saturating_sub(1);
-        let Some((start, line, column)) = self.segments.get(index) else { return Position { line: self.lines.first, column: 1 } };
+        let Some((start, line, column)) = self.segments.get(index) else {
+            return Position { line: self.lines.first, column: 1 };
+        };
         let characters = self.text.get(*start..offset.min(self.text.len())).map_or(0, |t| t.chars().count());
         Position { line: *line, column: column + characters as u32 }
     }
@@ -142,7 +144,11 @@ impl<'a> Lexer<'a> {
                 continue;
             }
             let first = self.number;
-            let mut joined = LogicalLine { text: text.to_owned(), lines: LineRange { first, last: first }, segments: vec![(0, first, column)] };
+            let mut joined = LogicalLine {
+                text: text.to_owned(),
+                lines: LineRange { first, last: first },
+                segments: vec![(0, first, column)],
+            };
             while more {
                 let Some(raw) = self.physical() else { break };
                 let line = raw.trim_end_matches(['\r', '\n']);

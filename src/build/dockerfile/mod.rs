@@ -19,8 +19,8 @@ mod words;
 pub use error::{DockerfileError, LineRange, Position, Problem, excerpt};
 pub use expand::{ExpandError, Expanded, Mode, expand};
 pub use instruction::{
-    ArgDeclaration, CommandLine, Copy, CopySource, DeviceWish, Dockerfile, From, Healthcheck, Instruction, NameValue, Onbuild, Run, RunNetwork,
-    RunSecurity, Stage, Statement, StepCall,
+    ArgDeclaration, CommandLine, Copy, CopySource, DeviceWish, Dockerfile, From, Healthcheck, Instruction, NameValue,
+    Onbuild, Run, RunNetwork, RunSecurity, Stage, Statement, StepCall,
 };
 pub use lexer::{Directives, Heredoc};
 pub use mount::{MountError, MountKind, MountText, RunMount, Sharing};

@@ -47,8 +47,22 @@ pub enum MountError {
 impl MountError {
     /// Returns the field that an unknown one may mean.
     pub(super) fn nearest_field(&self) -> Option<&'static str> {
-        const FIELDS: [&str; 14] =
-            ["type", "from", "source", "target", "readonly", "readwrite", "id", "sharing", "required", "size", "mode", "uid", "gid", "env"];
+        const FIELDS: [&str; 14] = [
+            "type",
+            "from",
+            "source",
+            "target",
+            "readonly",
+            "readwrite",
+            "id",
+            "sharing",
+            "required",
+            "size",
+            "mode",
+            "uid",
+            "gid",
+            "env",
+        ];
         match self {
             Self::UnknownField(field) => super::error::nearest(field, &FIELDS),
             _ => None,
@@ -149,7 +163,8 @@ impl MountText {
         }
         let mount = Self { fields };
         if mount.fields.iter().any(|(_, v)| v.as_deref().is_some_and(|v| v.contains('$'))) {
-            let known: Vec<_> = mount.fields.iter().filter(|(_, v)| !v.as_deref().is_some_and(|v| v.contains('$'))).cloned().collect();
+            let known: Vec<_> =
+                mount.fields.iter().filter(|(_, v)| !v.as_deref().is_some_and(|v| v.contains('$'))).cloned().collect();
             Self { fields: known }.fields()?;
         } else {
             mount.resolve(|value| Ok::<_, MountError>(value.to_owned()))?;
@@ -187,7 +202,11 @@ impl MountText {
                 ("readonly" | "ro", v) => write = Some(!truth(name, v)?),
                 ("readwrite" | "rw", v) => write = Some(truth(name, v)?),
                 ("required", v) => mount.required = truth(name, v)?,
-                ("from" | "source" | "src" | "target" | "dst" | "destination" | "id" | "sharing" | "size" | "mode" | "uid" | "gid" | "env", None) => {
+                (
+                    "from" | "source" | "src" | "target" | "dst" | "destination" | "id" | "sharing" | "size" | "mode"
+                    | "uid" | "gid" | "env",
+                    None,
+                ) => {
                     return Err(MountError::NoValue(name.clone()));
                 }
                 ("from", v) => mount.from = v.map(str::to_owned),
@@ -204,7 +223,14 @@ impl MountText {
                     }
                 }
                 ("size", Some(v)) => mount.size = Some(v.parse().map_err(|_| bad(name, v, "a size such as 64m"))?),
-                ("mode", Some(v)) => mount.mode = Some(u32::from_str_radix(v, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(|| bad(name, v, "an octal mode such as 0755"))?),
+                ("mode", Some(v)) => {
+                    mount.mode = Some(
+                        u32::from_str_radix(v, 8)
+                            .ok()
+                            .filter(|m| *m <= 0o7777)
+                            .ok_or_else(|| bad(name, v, "an octal mode such as 0755"))?,
+                    )
+                }
                 ("uid", Some(v)) => mount.uid = Some(v.parse().map_err(|_| bad(name, v, "a number"))?),
                 ("gid", Some(v)) => mount.gid = Some(v.parse().map_err(|_| bad(name, v, "a number"))?),
                 _ => return Err(MountError::UnknownField(name.clone())),
@@ -221,7 +247,8 @@ impl MountText {
 
     /// Tells whether `from` holds a variable, which cannot be replaced before the stages are known.
     pub fn from_has_variable(&self) -> bool {
-        self.has("from") && self.fields.iter().any(|(n, v)| n == "from" && v.as_deref().is_some_and(|v| v.contains('$')))
+        self.has("from")
+            && self.fields.iter().any(|(n, v)| n == "from" && v.as_deref().is_some_and(|v| v.contains('$')))
     }
 
     /// Returns `from` as written.
@@ -233,7 +260,10 @@ impl MountText {
 impl RunMount {
     fn suits(&self, field: &str) -> Result<(), MountError> {
         let fits = match field {
-            "from" | "source" | "src" => matches!(self.kind, MountKind::Bind | MountKind::Cache) || (self.kind == MountKind::Secret && field != "from"),
+            "from" | "source" | "src" => {
+                matches!(self.kind, MountKind::Bind | MountKind::Cache)
+                    || (self.kind == MountKind::Secret && field != "from")
+            }
             "readonly" | "ro" | "readwrite" | "rw" => matches!(self.kind, MountKind::Bind | MountKind::Cache),
             "sharing" => self.kind == MountKind::Cache,
             "required" => matches!(self.kind, MountKind::Secret | MountKind::Ssh),
@@ -249,7 +279,9 @@ impl RunMount {
     fn check(&self) -> Result<(), MountError> {
         let has_target = self.target.as_deref().is_some_and(|t| !t.is_empty());
         match self.kind {
-            MountKind::Bind | MountKind::Cache | MountKind::Tmpfs if !has_target => Err(MountError::NoTarget(self.kind)),
+            MountKind::Bind | MountKind::Cache | MountKind::Tmpfs if !has_target => {
+                Err(MountError::NoTarget(self.kind))
+            }
             MountKind::Secret if !has_target && self.id.is_none() && self.source.is_none() => Err(MountError::NoSecret),
             _ => Ok(()),
         }

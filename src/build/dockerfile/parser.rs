@@ -3,8 +3,8 @@
 use super::error::{DockerfileError, LineRange, Position, Problem};
 use super::expand::{Mode, expand};
 use super::lexer::{Directives, Heredoc, Lexer, LogicalLine, MAX_FILE, Token};
-use super::words::{builder_flags, quoted_words, split_blanks};
 use super::quote::go_quote;
+use super::words::{builder_flags, quoted_words, split_blanks};
 use std::fmt::Write as _;
 
 /// One instruction.
@@ -120,7 +120,9 @@ fn heredoc_holder(node: &mut Node) -> Option<&mut Node> {
 fn heredocs_of(line: &str) -> Vec<Heredoc> {
     let mode = Mode { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Mode::word('\\') };
     // A line whose quotes do not close opens no here-document, as in BuildKit.
-    expand(line, mode, &|_| None).map(|e| e.words.iter().filter_map(|w| Heredoc::parse(w)).collect()).unwrap_or_default()
+    expand(line, mode, &|_| None)
+        .map(|e| e.words.iter().filter_map(|w| Heredoc::parse(w)).collect())
+        .unwrap_or_default()
 }
 
 /// Parses one instruction that starts at a byte offset of a joined line.
@@ -149,7 +151,9 @@ fn parse_line(line: &LogicalLine, offset: usize, escape: char, trigger: bool) ->
     let problem = |problem: Problem| problem.at(line.position(arguments_at));
     match node.keyword.as_str() {
         "onbuild" if trigger => return Err(Problem::BadTrigger("ONBUILD".into()).at(node.at)),
-        "onbuild" if !arguments_trimmed.is_empty() => node.trigger = Some(Box::new(parse_line(line, arguments_at, escape, true)?)),
+        "onbuild" if !arguments_trimmed.is_empty() => {
+            node.trigger = Some(Box::new(parse_line(line, arguments_at, escape, true)?))
+        }
         "env" => node.arguments = name_values(arguments_trimmed, "ENV", escape).map_err(problem)?,
         "label" => node.arguments = name_values(arguments_trimmed, "LABEL", escape).map_err(problem)?,
         "arg" => node.arguments = quoted_words(arguments_trimmed, escape),

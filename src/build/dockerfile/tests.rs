@@ -27,7 +27,8 @@ fn own_cases() -> PathBuf {
 }
 
 fn folders(dir: &Path) -> Vec<PathBuf> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    let mut found: Vec<PathBuf> =
+        std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     found.sort();
     assert!(!found.is_empty(), "{}", dir.display());
     found
@@ -91,7 +92,11 @@ fn words_are_split_as_buildkit_does() {
         let (word, expected) = line.split_once('|').unwrap();
         let lookup = |name: &str| vars.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         match expand(word.trim(), Mode::word('\\'), &lookup) {
-            Ok(found) => assert_eq!(found.words, expected.trim_start().split(',').map(str::to_owned).collect::<Vec<_>>(), "{line}"),
+            Ok(found) => assert_eq!(
+                found.words,
+                expected.trim_start().split(',').map(str::to_owned).collect::<Vec<_>>(),
+                "{line}"
+            ),
             Err(_) => assert_eq!(expected.trim(), "error", "{line}"),
         }
     }

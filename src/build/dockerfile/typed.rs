@@ -10,8 +10,25 @@ use crate::base::parse_go_duration;
 use std::time::Duration;
 
 const KEYWORDS: [&str; 19] = [
-    "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONBUILD", "RUN", "SHELL", "STEP",
-    "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
+    "ADD",
+    "ARG",
+    "CMD",
+    "COPY",
+    "ENTRYPOINT",
+    "ENV",
+    "EXPOSE",
+    "FROM",
+    "HEALTHCHECK",
+    "LABEL",
+    "MAINTAINER",
+    "ONBUILD",
+    "RUN",
+    "SHELL",
+    "STEP",
+    "STOPSIGNAL",
+    "USER",
+    "VOLUME",
+    "WORKDIR",
 ];
 
 /// Parses a Dockerfile.
@@ -27,7 +44,12 @@ pub fn parse(text: &str) -> Result<Dockerfile, DockerfileError> {
             file.stages.push(Stage { from, lines: node.lines, at: node.at, statements: Vec::new() });
             continue;
         }
-        let statement = Statement { instruction: instruction(node)?, lines: node.lines, at: node.at, original: node.original.clone() };
+        let statement = Statement {
+            instruction: instruction(node)?,
+            lines: node.lines,
+            at: node.at,
+            original: node.original.clone(),
+        };
         match (file.stages.last_mut(), &statement.instruction) {
             (Some(stage), _) => stage.statements.push(statement),
             (None, Instruction::Arg(_)) => file.global_args.push(statement),
@@ -50,9 +72,15 @@ pub fn parse_trigger(text: &str) -> Result<Statement, DockerfileError> {
     match tree.nodes.as_slice() {
         [node] => {
             check_trigger(node)?;
-            Ok(Statement { instruction: instruction(node)?, lines: node.lines, at: node.at, original: node.original.clone() })
+            Ok(Statement {
+                instruction: instruction(node)?,
+                lines: node.lines,
+                at: node.at,
+                original: node.original.clone(),
+            })
         }
-        nodes => Err(Problem::Arguments { instruction: "ONBUILD", needs: "holds one instruction" }.at(nodes.last().map(|n| n.at).unwrap_or_default())),
+        nodes => Err(Problem::Arguments { instruction: "ONBUILD", needs: "holds one instruction" }
+            .at(nodes.last().map(|n| n.at).unwrap_or_default())),
     }
 }
 
@@ -76,7 +104,9 @@ fn from(node: &Node) -> Result<From, DockerfileError> {
         [image, word, name] if word.eq_ignore_ascii_case("as") => {
             let lower = name.to_lowercase();
             let good = lower.starts_with(|c: char| c.is_ascii_lowercase())
-                && lower.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
+                && lower
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_' | b'.'));
             if !good {
                 return Err(Problem::StageName(name.clone()).at(node.arguments_at));
             }
@@ -137,7 +167,11 @@ fn one(node: &Node, instruction: &'static str) -> Result<String, DockerfileError
 }
 
 fn some(node: &Node, instruction: &'static str) -> Result<Vec<String>, DockerfileError> {
-    if node.arguments.is_empty() { Err(needs(node, instruction, "needs at least one argument")) } else { Ok(node.arguments.clone()) }
+    if node.arguments.is_empty() {
+        Err(needs(node, instruction, "needs at least one argument"))
+    } else {
+        Ok(node.arguments.clone())
+    }
 }
 
 fn command(node: &Node) -> CommandLine {
@@ -176,7 +210,11 @@ fn args(node: &Node) -> Result<Vec<ArgDeclaration>, DockerfileError> {
 }
 
 fn run(node: &Node, mut flags: Flags<'_>) -> Result<Run, DockerfileError> {
-    let mounts = flags.texts("mount")?.into_iter().map(|(text, at)| MountText::parse(text).map_err(|e| Problem::from(e).at(at))).collect::<Result<_, _>>()?;
+    let mounts = flags
+        .texts("mount")?
+        .into_iter()
+        .map(|(text, at)| MountText::parse(text).map_err(|e| Problem::from(e).at(at)))
+        .collect::<Result<_, _>>()?;
     let network = match flags.text("network")? {
         None | Some("default") => RunNetwork::Default,
         Some("none") => RunNetwork::None,
@@ -191,7 +229,10 @@ fn run(node: &Node, mut flags: Flags<'_>) -> Result<Run, DockerfileError> {
     let mut devices = Vec::new();
     for (text, at) in flags.texts("device")? {
         let expected = "it is written name[,required]";
-        devices.push(device(text).ok_or_else(|| Problem::FlagValue { flag: "device".into(), value: text.into(), expected }.at(at))?);
+        devices.push(
+            device(text)
+                .ok_or_else(|| Problem::FlagValue { flag: "device".into(), value: text.into(), expected }.at(at))?,
+        );
     }
     flags.finish()?;
     if node.arguments.is_empty() && !node.json {
@@ -261,14 +302,19 @@ fn healthcheck(node: &Node, mut flags: Flags<'_>) -> Result<Healthcheck, Dockerf
     };
     if kind.eq_ignore_ascii_case("none") {
         flags.finish()?;
-        return if rest.is_empty() { Ok(Healthcheck::None) } else { Err(needs(node, "HEALTHCHECK", "NONE takes no arguments")) };
+        return if rest.is_empty() {
+            Ok(Healthcheck::None)
+        } else {
+            Err(needs(node, "HEALTHCHECK", "NONE takes no arguments"))
+        };
     }
     if !kind.eq_ignore_ascii_case("cmd") {
         return Err(Problem::HealthcheckForm(kind.clone()).at(node.arguments_at));
     }
     let mut duration = |name: &'static str| -> Result<Option<Duration>, DockerfileError> {
         let Some(text) = flags.text(name)? else { return Ok(None) };
-        let value = parse_go_duration(text).map_err(|_| flags.bad(name, text, "it is a duration such as 30s or 1m30s"))?;
+        let value =
+            parse_go_duration(text).map_err(|_| flags.bad(name, text, "it is a duration such as 30s or 1m30s"))?;
         match value.as_nanos() {
             0 => Ok(None),
             1..1_000_000 => Err(flags.bad(name, text, "it may not be below 1ms")),
@@ -279,7 +325,12 @@ fn healthcheck(node: &Node, mut flags: Flags<'_>) -> Result<Healthcheck, Dockerf
     let (start_period, start_interval) = (duration("start-period")?, duration("start-interval")?);
     let retries = match flags.text("retries")? {
         None => None,
-        Some(text) => Some(text.parse::<u32>().ok().filter(|n| *n <= i32::MAX as u32).ok_or_else(|| flags.bad("retries", text, "it is a number, not negative"))?),
+        Some(text) => Some(
+            text.parse::<u32>()
+                .ok()
+                .filter(|n| *n <= i32::MAX as u32)
+                .ok_or_else(|| flags.bad("retries", text, "it is a number, not negative"))?,
+        ),
     };
     flags.finish()?;
     let command = match (node.json, rest) {
@@ -287,7 +338,14 @@ fn healthcheck(node: &Node, mut flags: Flags<'_>) -> Result<Healthcheck, Dockerf
         (true, words) => CommandLine::Exec(words.to_vec()),
         (false, words) => CommandLine::Shell(words.join(" ")),
     };
-    Ok(Healthcheck::Command { command, interval, timeout, start_period, start_interval, retries: retries.filter(|n| *n > 0) })
+    Ok(Healthcheck::Command {
+        command,
+        interval,
+        timeout,
+        start_period,
+        start_interval,
+        retries: retries.filter(|n| *n > 0),
+    })
 }
 
 fn onbuild(node: &Node) -> Result<Instruction, DockerfileError> {

@@ -3,8 +3,8 @@
 use super::source::{Entry, Kind, Picked, SourceError, open_entry};
 use super::{Owner, canonical, open, stat};
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, copy_file_range, fchmod, fchown, fgetxattr, flistxattr, fsetxattr,
-    futimens, mkdirat, mknodat, openat2, symlinkat, unlinkat, utimensat,
+    AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, copy_file_range, fchmod,
+    fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat2, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
@@ -101,7 +101,8 @@ impl Destination<'_> {
     /// # Errors
     /// When something else is in the way or the system refuses.
     pub fn directory(&self, path: &str) -> Result<OwnedFd, CopyError> {
-        self.make(&canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?, 0o755).map(|(directory, _)| directory)
+        self.make(&canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?, 0o755)
+            .map(|(directory, _)| directory)
     }
 
     /// Makes a directory without links in its path; says whether the last name is new.
@@ -154,7 +155,9 @@ impl Destination<'_> {
         let mut file = File::from(create(&place)?);
         file.write_all(content).map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
         let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(0o644));
-        give(&file, self.options.owner.unwrap_or_default()).and_then(|()| fchmod(&file, mode)).map_err(failed(&place.path))
+        give(&file, self.options.owner.unwrap_or_default())
+            .and_then(|()| fchmod(&file, mode))
+            .map_err(failed(&place.path))
     }
 
     /// Copies one source: a file to its place, or the content of a directory (*Dockerfile reference "COPY"*).
@@ -172,15 +175,21 @@ impl Destination<'_> {
         let mut new_directories: Vec<(PathBuf, &Entry)> = Vec::new();
         if made {
             if self.options.keep && self.options.owner.is_none() {
-                give(&top, first.owner).and_then(|()| fchmod(&top, self.options.mode(first))).map_err(failed(&resolved))?;
+                give(&top, first.owner)
+                    .and_then(|()| fchmod(&top, self.options.mode(first)))
+                    .map_err(failed(&resolved))?;
             }
             new_directories.push((PathBuf::new(), first));
         }
-        let mut parent = (PathBuf::new(), open(top.as_fd(), Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved))?);
+        let mut parent = (
+            PathBuf::new(),
+            open(top.as_fd(), Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved))?,
+        );
         for entry in rest {
             let above = entry.path.parent().unwrap_or(Path::new(""));
             if parent.0 != above {
-                let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved.join(above)))?;
+                let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY)
+                    .map_err(failed(&resolved.join(above)))?;
                 parent = (above.to_owned(), opened);
             }
             let name = entry.path.file_name().unwrap_or_default();
@@ -202,7 +211,13 @@ impl Destination<'_> {
         Ok(())
     }
 
-    fn subdirectory(&self, parent: BorrowedFd<'_>, name: &OsStr, entry: &Entry, path: &Path) -> Result<bool, CopyError> {
+    fn subdirectory(
+        &self,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        entry: &Entry,
+        path: &Path,
+    ) -> Result<bool, CopyError> {
         match mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
             Ok(()) => {}
             Err(Errno::EXIST) => {
@@ -213,7 +228,9 @@ impl Destination<'_> {
             Err(errno) => return Err(failed(path)(errno)),
         }
         let made = open(parent, Path::new(name), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(path))?;
-        give(&made, self.options.owner(entry)).and_then(|()| fchmod(&made, self.options.mode(entry))).map_err(failed(path))?;
+        give(&made, self.options.owner(entry))
+            .and_then(|()| fchmod(&made, self.options.mode(entry)))
+            .map_err(failed(path))?;
         Ok(true)
     }
 
@@ -225,7 +242,8 @@ impl Destination<'_> {
             Kind::File => {
                 let source = open_entry(from, base, entry)?;
                 let file = create(place)?;
-                copy_content(&source, &file, entry.stamp.size).map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
+                copy_content(&source, &file, entry.stamp.size)
+                    .map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
                 give(&file, owner).and_then(|()| fchmod(&file, self.options.mode(entry))).map_err(fail())?;
                 if self.options.keep {
                     copy_attributes(&source, &file, self.options.owner.is_some()).map_err(fail())?;
@@ -295,7 +313,11 @@ fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()>
             Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
                 let (source, target) = (rustix::io::dup(source)?, rustix::io::dup(target)?);
                 let copied = io::copy(&mut File::from(source).take(left), &mut File::from(target))?;
-                return if copied == left { Ok(()) } else { Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter")) };
+                return if copied == left {
+                    Ok(())
+                } else {
+                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter"))
+                };
             }
             Err(errno) => return Err(errno.into()),
         }

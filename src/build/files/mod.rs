@@ -75,7 +75,12 @@ fn canonical(root: BorrowedFd<'_>, path: &OsStr) -> Result<PathBuf, Errno> {
 }
 
 fn names(path: &OsStr) -> impl DoubleEndedIterator<Item = OsString> {
-    path.as_bytes().split(|b| *b == b'/').filter(|n| !n.is_empty()).map(|n| OsStr::from_bytes(n).to_owned()).collect::<Vec<_>>().into_iter()
+    path.as_bytes()
+        .split(|b| *b == b'/')
+        .filter(|n| !n.is_empty())
+        .map(|n| OsStr::from_bytes(n).to_owned())
+        .collect::<Vec<_>>()
+        .into_iter()
 }
 
 /// Reads what is known of a path that holds no link; `None` when there is nothing.

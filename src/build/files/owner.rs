@@ -70,7 +70,12 @@ pub fn resolve_owner(root: BorrowedFd<'_>, text: &str) -> Result<Owner, OwnerErr
 }
 
 /// Finds a line by its first field and returns it with the number in its third.
-fn entry(root: BorrowedFd<'_>, kind: &'static str, file: &'static str, name: &str) -> Result<(String, u32), OwnerError> {
+fn entry(
+    root: BorrowedFd<'_>,
+    kind: &'static str,
+    file: &'static str,
+    name: &str,
+) -> Result<(String, u32), OwnerError> {
     let text = read(root, file).map_err(|e| OwnerError::File(file, e))?;
     let found = text.lines().find_map(|line| {
         let mut fields = line.split(':');

@@ -143,7 +143,10 @@ impl Source<'_> {
     }
 
     fn plain(&self, text: &str, pattern: &PathPattern) -> Result<PathBuf, SourceError> {
-        let names = pattern.segments.iter().filter_map(|s| if let Segment::Name(name) = s { Some(name.as_str()) } else { None });
+        let names = pattern
+            .segments
+            .iter()
+            .filter_map(|s| if let Segment::Name(name) = s { Some(name.as_str()) } else { None });
         let path: PathBuf = names.collect();
         match self.ignore {
             Some(ignore) if self.is_hidden(ignore, &path) => Err(SourceError::Ignored(text.to_owned())),
@@ -156,14 +159,17 @@ impl Source<'_> {
         let text = path.to_string_lossy();
         let mut inherited = Inherited::default();
         let mut hidden = false;
-        for end in text.char_indices().filter(|(_, c)| *c == '/').map(|(i, _)| i).chain([text.len()]).filter(|end| *end > 0) {
+        for end in
+            text.char_indices().filter(|(_, c)| *c == '/').map(|(i, _)| i).chain([text.len()]).filter(|end| *end > 0)
+        {
             let verdict = ignore.judge(&text[..end], &inherited);
             if verdict.prune {
                 return true;
             }
             (hidden, inherited) = (verdict.ignored, verdict.inherited);
         }
-        hidden && !matches!(stat(self.root, path), Ok(Some(s)) if FileType::from_raw_mode(s.st_mode) == FileType::Directory)
+        hidden
+            && !matches!(stat(self.root, path), Ok(Some(s)) if FileType::from_raw_mode(s.st_mode) == FileType::Directory)
     }
 
     /// Walks along a pattern and collects what matches.
@@ -260,7 +266,13 @@ impl Source<'_> {
             let mut rules = Rules::default();
             if let Some(ignore) = self.ignore {
                 let text = picked.base.to_string_lossy().into_owned();
-                for end in text.char_indices().filter(|(_, c)| *c == '/').map(|(i, _)| i).chain([text.len()]).filter(|end| *end > 0) {
+                for end in text
+                    .char_indices()
+                    .filter(|(_, c)| *c == '/')
+                    .map(|(i, _)| i)
+                    .chain([text.len()])
+                    .filter(|end| *end > 0)
+                {
                     rules.ignore = ignore.judge(&text[..end], &rules.ignore).inherited;
                 }
             }
@@ -270,7 +282,14 @@ impl Source<'_> {
         Ok(Some(picked))
     }
 
-    fn below(&self, directory: &OwnedFd, relative: &Path, rules: &Rules, depth: usize, picked: &mut Picked) -> Result<(), SourceError> {
+    fn below(
+        &self,
+        directory: &OwnedFd,
+        relative: &Path,
+        rules: &Rules,
+        depth: usize,
+        picked: &mut Picked,
+    ) -> Result<(), SourceError> {
         if depth > MAX_DEPTH {
             return Err(SourceError::TooDeep(picked.base.clone()));
         }
@@ -309,7 +328,8 @@ impl Source<'_> {
             let before = picked.entries.len();
             picked.entries.push(entry);
             if is_directory {
-                let opened = open(directory.as_fd(), Path::new(&name), OFlags::RDONLY | OFlags::DIRECTORY).map_err(io(&path))?;
+                let opened =
+                    open(directory.as_fd(), Path::new(&name), OFlags::RDONLY | OFlags::DIRECTORY).map_err(io(&path))?;
                 self.below(&opened, &path, &next, depth + 1, picked)?;
                 // A directory that is left out is only there for what came back below it.
                 if ignored && picked.entries.len() == before + 1 {
@@ -346,7 +366,11 @@ fn readlink(directory: BorrowedFd<'_>, path: &Path) -> Result<OsString, SourceEr
     Ok(OsString::from_vec(target.into_bytes()))
 }
 
-fn entry(path: PathBuf, stat: &Stat, link: &dyn Fn() -> Result<OsString, SourceError>) -> Result<Option<Entry>, SourceError> {
+fn entry(
+    path: PathBuf,
+    stat: &Stat,
+    link: &dyn Fn() -> Result<OsString, SourceError>,
+) -> Result<Option<Entry>, SourceError> {
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => Kind::File,
         FileType::Directory => Kind::Directory,

@@ -80,7 +80,16 @@ impl StatCache {
         let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return Ok(()) };
         let mut text = format!("{HEADER}\n");
         for (stamp, digest) in self.known.values() {
-            let _ = writeln!(text, "{} {} {} {} {} {}", stamp.file.0, stamp.file.1, stamp.size, stamp.mtime, stamp.ctime, digest.hex());
+            let _ = writeln!(
+                text,
+                "{} {} {} {} {} {}",
+                stamp.file.0,
+                stamp.file.1,
+                stamp.size,
+                stamp.mtime,
+                stamp.ctime,
+                digest.hex()
+            );
         }
         write_bytes(path, text.as_bytes(), Durability::Atomic)?;
         self.changed = false;

@@ -47,7 +47,13 @@ fn list(dir: &Path) -> Vec<String> {
     found
 }
 
-fn copy(from: &tempfile::TempDir, ignore: &str, sources: &[&str], into: &tempfile::TempDir, path: &str) -> Result<(), CopyError> {
+fn copy(
+    from: &tempfile::TempDir,
+    ignore: &str,
+    sources: &[&str],
+    into: &tempfile::TempDir,
+    path: &str,
+) -> Result<(), CopyError> {
     let ignore = Ignore::parse(ignore).unwrap();
     let (source, target) = (root(from), root(into));
     let tree = Source { root: source.as_fd(), ignore: Some(&ignore), exclude: None };
@@ -64,7 +70,15 @@ fn copy(from: &tempfile::TempDir, ignore: &str, sources: &[&str], into: &tempfil
 
 #[test]
 fn sources_go_where_the_reference_says() {
-    let context = tree(&[("a.txt", "a"), ("b.txt", "b"), ("dir/c", "c"), ("dir/sub/d", "d"), ("dir/link", "-> c"), ("to-dir", "-> dir"), ("odd[1]", "o")]);
+    let context = tree(&[
+        ("a.txt", "a"),
+        ("b.txt", "b"),
+        ("dir/c", "c"),
+        ("dir/sub/d", "d"),
+        ("dir/link", "-> c"),
+        ("to-dir", "-> dir"),
+        ("odd[1]", "o"),
+    ]);
     for (sources, path, expected) in [
         (&["a.txt"][..], "/x", &["x=a"][..]),
         (&["a.txt"], "/x/", &["x/", "x/a.txt=a"]),
@@ -98,7 +112,12 @@ fn sources_go_where_the_reference_says() {
 fn links_lead_nowhere_outside() {
     let outside = tree(&[("canary", "alive")]);
     let away = outside.path().to_str().unwrap();
-    let context = tree(&[("out", &format!("-> {away}/canary")), ("up", "-> ../../../../../../etc/passwd"), ("loop", "-> loop"), ("f", "f")]);
+    let context = tree(&[
+        ("out", &format!("-> {away}/canary")),
+        ("up", "-> ../../../../../../etc/passwd"),
+        ("loop", "-> loop"),
+        ("f", "f"),
+    ]);
     let into = tree(&[("esc", &format!("-> {away}")), ("file", &format!("-> {away}/canary")), ("loop", "-> loop")]);
     assert!(matches!(copy(&context, "", &["out"], &into, "/x"), Err(CopyError::Source(SourceError::NotFound(_)))));
     assert!(matches!(copy(&context, "", &["up"], &into, "/x"), Err(CopyError::Source(SourceError::NotFound(_)))));
@@ -136,7 +155,9 @@ fn modes_and_times_are_kept_and_owners_are_root_or_as_asked() {
     assert_eq!(meta.mtime_nsec(), fs::metadata(context.path().join("d/run.sh")).unwrap().mtime_nsec());
     assert_eq!(fs::metadata(into.path().join("kept")).unwrap().mode() & 0o7777, 0o700);
     let file = root(&into);
-    for (text, uid, gid) in [("app", 70, 71), ("app:web", 70, 80), ("5", 5, 5), ("5:6", 5, 6), (":web", 0, 80), ("root", 0, 0)] {
+    for (text, uid, gid) in
+        [("app", 70, 71), ("app:web", 70, 80), ("5", 5, 5), ("5:6", 5, 6), (":web", 0, 80), ("root", 0, 0)]
+    {
         assert_eq!(resolve_owner(file.as_fd(), text).unwrap(), Owner { uid, gid }, "{text}");
     }
     for bad in ["nobody", "app:nogroup", "a:b:c"] {

@@ -1,7 +1,10 @@
 //! Instructions folded one after another into nodes, configuration and history.
 
 use super::select::{Base, Chosen, Scope, Selection, Source, expand_word, given, lookup, source};
-use super::{CopyFrom, CopyPlan, Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedSource, PlannedStage, RunPlan, Settings, Start, history};
+use super::{
+    CopyFrom, CopyPlan, Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedSource, PlannedStage,
+    RunPlan, Settings, Start, history,
+};
 use crate::build::dockerfile::*;
 use crate::oci::{ContainerConfig, Empty, HealthConfig, ImageConfig, RootFs};
 use crate::step::StepNetwork;
@@ -13,7 +16,16 @@ const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/b
 
 /// Arguments that every `RUN` gets without `ARG`, and that leave no trace.
 const PROXIES: [&str; 10] = [
-    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "FTP_PROXY", "ftp_proxy", "NO_PROXY", "no_proxy", "ALL_PROXY", "all_proxy",
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
 ];
 
 /// Largest range of `EXPOSE`, so that a line cannot fill the configuration.
@@ -47,7 +59,8 @@ pub(super) fn fold(file: &Dockerfile, settings: &Settings, selection: Selection)
     let platform_args = selection.globals.iter().map(|(n, _)| n);
     consumed.extend(platform_args.cloned());
     consumed.extend(PROXIES.map(str::to_owned));
-    let unused: Vec<&str> = settings.build_args.iter().map(|(n, _)| n.as_str()).filter(|n| !consumed.iter().any(|c| c == n)).collect();
+    let unused: Vec<&str> =
+        settings.build_args.iter().map(|(n, _)| n.as_str()).filter(|n| !consumed.iter().any(|c| c == n)).collect();
     if !unused.is_empty() {
         graph.warnings.push(format!("--build-arg {} was given but no ARG takes it", unused.join(", ")));
     }
@@ -191,7 +204,12 @@ impl<'a> Fold<'a> {
             Instruction::Workdir(path) => {
                 let path = self.expand(path, lines)?;
                 if path.is_empty() {
-                    return Err(PlanProblem::Value { instruction: "WORKDIR", value: path, expected: "the path is empty" }.at(lines));
+                    return Err(PlanProblem::Value {
+                        instruction: "WORKDIR",
+                        value: path,
+                        expected: "the path is empty",
+                    }
+                    .at(lines));
                 }
                 let path = absolute(&self.config.config.working_dir, &path);
                 self.config.config.working_dir.clone_from(&path);
@@ -222,7 +240,12 @@ impl<'a> Fold<'a> {
             Instruction::Volume(paths) => {
                 let paths = paths.iter().map(|p| self.expand(p, lines)).collect::<Result<Vec<_>, _>>()?;
                 if paths.iter().any(String::is_empty) {
-                    return Err(PlanProblem::Value { instruction: "VOLUME", value: String::new(), expected: "the path is empty" }.at(lines));
+                    return Err(PlanProblem::Value {
+                        instruction: "VOLUME",
+                        value: String::new(),
+                        expected: "the path is empty",
+                    }
+                    .at(lines));
                 }
                 self.note(history::plain_list("VOLUME", &paths));
                 self.config.config.volumes.extend(paths.into_iter().map(|p| (p, Empty {})));
@@ -234,7 +257,12 @@ impl<'a> Fold<'a> {
             Instruction::StopSignal(signal) => {
                 let signal = self.expand(signal, lines)?;
                 if !is_signal(&signal) {
-                    return Err(PlanProblem::Value { instruction: "STOPSIGNAL", value: signal, expected: "it is a number or a name such as SIGTERM" }.at(lines));
+                    return Err(PlanProblem::Value {
+                        instruction: "STOPSIGNAL",
+                        value: signal,
+                        expected: "it is a number or a name such as SIGTERM",
+                    }
+                    .at(lines));
                 }
                 self.note(format!("STOPSIGNAL {signal}"));
                 self.config.config.stop_signal = signal;
@@ -305,9 +333,13 @@ impl<'a> Fold<'a> {
         for word in words {
             for spec in self.words(word, lines)? {
                 let expected = "a port is written 80, 80/udp or 8000-8010/tcp";
-                ports.extend(port_range(&spec).ok_or_else(|| PlanProblem::Value { instruction: "EXPOSE", value: spec.clone(), expected }.at(lines))?);
+                ports.extend(port_range(&spec).ok_or_else(|| {
+                    PlanProblem::Value { instruction: "EXPOSE", value: spec.clone(), expected }.at(lines)
+                })?);
                 if ports.len() > MAX_PORTS * 2 {
-                    return Err(PlanProblem::Value { instruction: "EXPOSE", value: spec, expected: "too many ports" }.at(lines));
+                    return Err(
+                        PlanProblem::Value { instruction: "EXPOSE", value: spec, expected: "too many ports" }.at(lines)
+                    );
                 }
             }
         }
@@ -338,10 +370,16 @@ impl<'a> Fold<'a> {
     fn run(&mut self, run: &Run, statement: &Statement) -> Result<(), PlanError> {
         let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(statement.lines);
         if !run.mounts.is_empty() {
-            return Err(refuse("RUN --mount", "leave the mount out, or COPY what it brings and remove it in the same stage"));
+            return Err(refuse(
+                "RUN --mount",
+                "leave the mount out, or COPY what it brings and remove it in the same stage",
+            ));
         }
         if run.security == RunSecurity::Insecure {
-            return Err(refuse("RUN --security=insecure", "a build step keeps its walls; do what needs more in a container"));
+            return Err(refuse(
+                "RUN --security=insecure",
+                "a build step keeps its walls; do what needs more in a container",
+            ));
         }
         if !run.devices.is_empty() {
             return Err(refuse("RUN --device", "a build step has no devices; do what needs one in a container"));
@@ -359,16 +397,23 @@ impl<'a> Fold<'a> {
                 Some(_) if rest.is_empty() => self.shell(&first.content()),
                 _ => {
                     // The shell reads the bodies itself.
-                    let full = run.heredocs.iter().fold(line.clone(), |text, h| format!("{text}\n{}{}", h.body, h.name));
+                    let full =
+                        run.heredocs.iter().fold(line.clone(), |text, h| format!("{text}\n{}{}", h.body, h.name));
                     self.shell(&full)
                 }
             },
         };
         let mut env = self.config.config.env.clone();
-        env.extend(self.args.iter().filter(|(name, _)| !has(&self.config.config.env, name)).map(|(n, v)| format!("{n}={v}")));
-        let hidden = PROXIES.iter().filter(|name| !has(&env, name)).filter_map(|name| given(self.settings, name).map(|v| format!("{name}={v}")));
+        env.extend(
+            self.args.iter().filter(|(name, _)| !has(&self.config.config.env, name)).map(|(n, v)| format!("{n}={v}")),
+        );
+        let hidden = PROXIES
+            .iter()
+            .filter(|name| !has(&env, name))
+            .filter_map(|name| given(self.settings, name).map(|v| format!("{name}={v}")));
         let hidden_env = hidden.collect();
-        let shown: Scope = self.args.iter().map(|(n, v)| (n.clone(), self.variable(n).unwrap_or_else(|| v.clone()))).collect();
+        let shown: Scope =
+            self.args.iter().map(|(n, v)| (n.clone(), self.variable(n).unwrap_or_else(|| v.clone()))).collect();
         let created_by = history::run(&args, &shown);
         let plan = RunPlan {
             args,
@@ -399,7 +444,10 @@ impl<'a> Fold<'a> {
                 CopySource::Path(path) => {
                     let path = self.expand(path, lines)?;
                     if copy.add && is_remote(&path) {
-                        return Err(refuse("ADD of a URL or repository", "fetch it in a RUN, or beforehand into the context"));
+                        return Err(refuse(
+                            "ADD of a URL or repository",
+                            "fetch it in a RUN, or beforehand into the context",
+                        ));
                     }
                     PlannedSource::Path(path)
                 }
@@ -408,7 +456,9 @@ impl<'a> Fold<'a> {
                     let content = heredoc.content();
                     let content = if heredoc.expand {
                         let expanded = expand(&content, mode, &|name| self.variable(name));
-                        expanded.map_err(|source| PlanProblem::Expand { word: heredoc.name.clone(), source }.at(lines))?.text
+                        expanded
+                            .map_err(|source| PlanProblem::Expand { word: heredoc.name.clone(), source }.at(lines))?
+                            .text
                     } else {
                         content
                     };
@@ -421,14 +471,21 @@ impl<'a> Fold<'a> {
         }
         let written = self.expand(&copy.destination, lines)?;
         if written.is_empty() {
-            return Err(PlanProblem::Value { instruction: "COPY", value: written, expected: "the destination is empty" }.at(lines));
+            return Err(PlanProblem::Value {
+                instruction: "COPY",
+                value: written,
+                expected: "the destination is empty",
+            }
+            .at(lines));
         }
         let many = sources.len() > 1;
         let mut destination = absolute(&self.config.config.working_dir, &written);
         let directory = written.ends_with('/') || written == "." || written.ends_with("/.");
         if many && !directory {
             let expected = "with several sources the destination must end with /";
-            return Err(PlanProblem::Value { instruction: statement.instruction.keyword(), value: written, expected }.at(lines));
+            return Err(
+                PlanProblem::Value { instruction: statement.instruction.keyword(), value: written, expected }.at(lines)
+            );
         }
         if directory && !destination.ends_with('/') {
             destination.push('/');
@@ -438,7 +495,14 @@ impl<'a> Fold<'a> {
             Some(text) => {
                 let text = self.expand(text, lines)?;
                 let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
-                Some(mode.ok_or_else(|| PlanProblem::Value { instruction: "--chmod", value: text, expected: "it is an octal mode such as 755" }.at(lines))?)
+                Some(mode.ok_or_else(|| {
+                    PlanProblem::Value {
+                        instruction: "--chmod",
+                        value: text,
+                        expected: "it is an octal mode such as 755",
+                    }
+                    .at(lines)
+                })?)
             }
         };
         let from = match source(self.file, self.index, &statement.instruction, lines)? {
@@ -485,7 +549,8 @@ fn absolute(working_dir: &str, path: &str) -> String {
 }
 
 fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p)) || (source.starts_with("github.com/") && source.ends_with(".git"))
+    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p))
+        || (source.starts_with("github.com/") && source.ends_with(".git"))
 }
 
 /// Reads `[ip:][host:]port[-port][/proto]`; addresses and host ports are dropped, as in Docker.
@@ -503,13 +568,19 @@ fn port_range(spec: &str) -> Option<Vec<String>> {
 
 fn is_signal(text: &str) -> bool {
     const NAMES: [&str; 35] = [
-        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE", "ALRM", "TERM", "STKFLT", "CHLD",
-        "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS", "RTMAX",
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "IOT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+        "ALRM", "TERM", "STKFLT", "CHLD", "CLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+        "VTALRM", "PROF", "WINCH", "IO", "POLL", "PWR", "SYS", "RTMAX",
     ];
     if let Ok(number) = text.parse::<u32>() {
         return (1..=64).contains(&number);
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    NAMES.contains(&name) || name == "RTMIN" || name.strip_prefix("RTMIN+").or_else(|| name.strip_prefix("RTMAX-")).is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n < 31))
+    NAMES.contains(&name)
+        || name == "RTMIN"
+        || name
+            .strip_prefix("RTMIN+")
+            .or_else(|| name.strip_prefix("RTMAX-"))
+            .is_some_and(|n| n.parse::<u8>().is_ok_and(|n| n < 31))
 }

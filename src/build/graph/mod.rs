@@ -273,7 +273,11 @@ pub enum CopyFrom {
 ///
 /// # Errors
 /// With the lines of the instruction that cannot be planned.
-pub fn plan(file: &Dockerfile, settings: &Settings, images: &mut dyn FnMut(&str, &Platform) -> Option<BaseImage>) -> Result<Graph, PlanError> {
+pub fn plan(
+    file: &Dockerfile,
+    settings: &Settings,
+    images: &mut dyn FnMut(&str, &Platform) -> Option<BaseImage>,
+) -> Result<Graph, PlanError> {
     let selection = select::select(file, settings, images)?;
     fold::fold(file, settings, selection)
 }

@@ -48,7 +48,12 @@ pub(super) fn lookup<'a>(scope: &'a [(String, String)]) -> impl Fn(&str) -> Opti
     |name| scope.iter().rev().find(|(n, _)| n == name).map(|(_, v)| v.clone())
 }
 
-pub(super) fn expand_word(word: &str, escape: char, lookup: &dyn Fn(&str) -> Option<String>, lines: LineRange) -> Result<String, PlanError> {
+pub(super) fn expand_word(
+    word: &str,
+    escape: char,
+    lookup: &dyn Fn(&str) -> Option<String>,
+    lines: LineRange,
+) -> Result<String, PlanError> {
     match expand(word, Mode::word(escape), lookup) {
         Ok(expanded) => Ok(expanded.text),
         Err(source) => Err(PlanProblem::Expand { word: word.to_owned(), source }.at(lines)),
@@ -78,7 +83,8 @@ pub(super) fn select(
             match source(file, index, instruction, lines)? {
                 Some(Source::Stage(stage)) => waiting.push(stage),
                 Some(Source::Image(name)) if !selection.images.contains_key(&name) => {
-                    let image = images(&name, &settings.platform).ok_or_else(|| PlanProblem::NoImage(name.clone()).at(lines))?;
+                    let image = images(&name, &settings.platform)
+                        .ok_or_else(|| PlanProblem::NoImage(name.clone()).at(lines))?;
                     selection.images.insert(name, image);
                 }
                 _ => {}
@@ -92,10 +98,12 @@ pub(super) fn select(
 /// The stage that `--target` names, else the last one.
 fn target(file: &Dockerfile, settings: &Settings) -> Result<usize, PlanError> {
     let Some(name) = &settings.target else { return Ok(file.stages.len() - 1) };
-    let by_name = file.stages.iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name)));
+    let by_name =
+        file.stages.iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(name)));
     let by_index = || name.parse::<usize>().ok().filter(|i| *i < file.stages.len());
     by_name.or_else(by_index).ok_or_else(|| {
-        let known = file.stages.iter().enumerate().map(|(i, s)| s.from.name.clone().unwrap_or_else(|| i.to_string())).collect();
+        let known =
+            file.stages.iter().enumerate().map(|(i, s)| s.from.name.clone().unwrap_or_else(|| i.to_string())).collect();
         PlanProblem::NoTarget { name: name.clone(), known }.at(file.stages[0].lines)
     })
 }
@@ -164,7 +172,9 @@ fn choose(
         Some(name) => format!("FROM {image} AS {name}"),
         None => format!("FROM {image}"),
     };
-    let earlier = file.stages[..index].iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&image)));
+    let earlier = file.stages[..index]
+        .iter()
+        .rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&image)));
     if let Some(base) = earlier {
         let triggers = file.stages[base].statements.iter().filter_map(|s| match &s.instruction {
             Instruction::Onbuild(Onbuild { trigger, text }) => {
@@ -200,7 +210,8 @@ fn platform(text: &str, settings: &Settings) -> Option<Platform> {
     if parts.iter().any(|p| p.is_empty()) {
         return None;
     }
-    let mut platform = Platform { architecture: settings.platform.architecture.clone(), os: "linux".into(), ..Platform::default() };
+    let mut platform =
+        Platform { architecture: settings.platform.architecture.clone(), os: "linux".into(), ..Platform::default() };
     match parts.as_slice() {
         ["linux"] => {}
         [arch] => platform.architecture = architecture(arch),
@@ -215,13 +226,19 @@ fn platform(text: &str, settings: &Settings) -> Option<Platform> {
 }
 
 /// What an instruction of a stage reads besides the context: the `--from` of a `COPY`.
-pub(super) fn source(file: &Dockerfile, stage: usize, instruction: &Instruction, lines: LineRange) -> Result<Option<Source>, PlanError> {
+pub(super) fn source(
+    file: &Dockerfile,
+    stage: usize,
+    instruction: &Instruction,
+    lines: LineRange,
+) -> Result<Option<Source>, PlanError> {
     let Instruction::Copy(copy) = instruction else { return Ok(None) };
     let Some(from) = &copy.from else { return Ok(None) };
     if from.contains('$') {
         return Err(PlanProblem::FromVariable(from.clone()).at(lines));
     }
-    let named = file.stages[..stage].iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(from)));
+    let named =
+        file.stages[..stage].iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(from)));
     if let Some(index) = named {
         return Ok(Some(Source::Stage(index)));
     }

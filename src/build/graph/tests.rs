@@ -12,7 +12,8 @@ fn amd64() -> Platform {
 /// Every image exists; `trigger` has triggers and `ports` a configuration of its own.
 fn image(reference: &str, platform: &Platform) -> Option<BaseImage> {
     let id = Digest::of(reference.as_bytes());
-    let mut config = ContainerConfig { env: vec!["PATH=/bin".into()], cmd: Some(vec!["base".into()]), ..ContainerConfig::default() };
+    let mut config =
+        ContainerConfig { env: vec!["PATH=/bin".into()], cmd: Some(vec!["base".into()]), ..ContainerConfig::default() };
     match reference {
         "trigger" => config.on_build = vec!["COPY --from=assets a /b".into(), "RUN echo $X".into()],
         "ports" => {
@@ -22,7 +23,12 @@ fn image(reference: &str, platform: &Platform) -> Option<BaseImage> {
         "missing" => return None,
         _ => {}
     }
-    let config = ImageConfig { architecture: platform.architecture.clone(), os: "linux".into(), config, ..ImageConfig::default() };
+    let config = ImageConfig {
+        architecture: platform.architecture.clone(),
+        os: "linux".into(),
+        config,
+        ..ImageConfig::default()
+    };
     Some(BaseImage { chain: vec![id.clone()], id, config })
 }
 
@@ -69,7 +75,10 @@ fn graphs_come_out_as_written_down() {
 fn the_target_decides_which_stages_are_planned() {
     let text = "FROM a AS one\nRUN 1\nFROM b AS two\nRUN 2\nFROM missing AS three\nRUN 3\n";
     let with = |target: &str| Settings { target: Some(target.into()), ..settings() };
-    let labels = |target| plan(&parse(text).unwrap(), &with(target), &mut image).map(|g| g.stages.iter().map(|s| s.label.clone()).collect::<Vec<_>>());
+    let labels = |target| {
+        plan(&parse(text).unwrap(), &with(target), &mut image)
+            .map(|g| g.stages.iter().map(|s| s.label.clone()).collect::<Vec<_>>())
+    };
     assert_eq!(labels("Two").unwrap(), ["two"]);
     assert_eq!(labels("0").unwrap(), ["one"]);
     assert!(matches!(labels("four").unwrap_err().problem, PlanProblem::NoTarget { .. }));

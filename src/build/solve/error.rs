@@ -85,9 +85,10 @@ impl<E: Error + Send + Sync + 'static> BuildError<E> {
             Self::Step { source: StepError::Source(SourceError::Ignored(_)), .. } => {
                 Some("take it back with a line !PATH at the end of .dockerignore".to_owned())
             }
-            Self::Step { source: StepError::Source(SourceError::NotFound(_) | SourceError::NoMatch(_)), .. } => {
-                Some("sources are relative to the build context, or to the root of the stage or image that --from names".to_owned())
-            }
+            Self::Step { source: StepError::Source(SourceError::NotFound(_) | SourceError::NoMatch(_)), .. } => Some(
+                "sources are relative to the build context, or to the root of the stage or image that --from names"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }

@@ -83,7 +83,11 @@ pub fn build<H: BuildHost>(
     Ok(built)
 }
 
-fn plan_with<H: BuildHost>(host: &H, file: &super::dockerfile::Dockerfile, settings: &Settings) -> Result<Graph, BuildError<H::Error>> {
+fn plan_with<H: BuildHost>(
+    host: &H,
+    file: &super::dockerfile::Dockerfile,
+    settings: &Settings,
+) -> Result<Graph, BuildError<H::Error>> {
     let mut found: Vec<(String, String, BaseImage)> = Vec::new();
     let mut failure = None;
     let graph = plan(file, settings, &mut |reference, platform| {
@@ -139,17 +143,27 @@ impl<H: BuildHost> Solver<'_, H> {
 
     /// Returns a stage that is not done and all of whose inputs are.
     fn ready(&self) -> Option<usize> {
-        (0..self.graph.stages.len()).find(|i| !self.done.contains_key(i) && needs(&self.graph.stages[*i]).all(|need| self.done.contains_key(&need)))
+        (0..self.graph.stages.len()).find(|i| {
+            !self.done.contains_key(i) && needs(&self.graph.stages[*i]).all(|need| self.done.contains_key(&need))
+        })
     }
 
-    fn stage(&mut self, stage: &PlannedStage, events: &mut dyn FnMut(BuildEvent<'_>)) -> Result<Done, BuildError<H::Error>> {
+    fn stage(
+        &mut self,
+        stage: &PlannedStage,
+        events: &mut dyn FnMut(BuildEvent<'_>),
+    ) -> Result<Done, BuildError<H::Error>> {
         let mut done = self.start(stage, events);
         let mut entries = stage.history.iter();
         for (index, node) in stage.nodes.iter().enumerate() {
             let label = self.label(stage, index as u32 + 2, &node.title, node.lines);
             events(BuildEvent::StepStarted(&label));
             let started = Instant::now();
-            let at = |error: StepError<H::Error>| BuildError::Step { title: node.title.clone(), lines: node.lines, source: error };
+            let at = |error: StepError<H::Error>| BuildError::Step {
+                title: node.title.clone(),
+                lines: node.lines,
+                source: error,
+            };
             let key = self.key(&node.operation, &done).map_err(at)?;
             let hit = self.lookup(&key, &done).map_err(BuildError::Host)?;
             let cached = hit.is_some();
@@ -162,12 +176,18 @@ impl<H: BuildHost> Solver<'_, H> {
                     let layer = match self.perform(&node.operation, &done, label.id, events) {
                         Err(StepError::Exit { code, tail }) => {
                             events(BuildEvent::StepFailed { id: label.id });
-                            return Err(BuildError::Failed { title: node.title.clone(), lines: node.lines, code, tail });
+                            return Err(BuildError::Failed {
+                                title: node.title.clone(),
+                                lines: node.lines,
+                                code,
+                                tail,
+                            });
                         }
                         result => result.map_err(at)?,
                     };
                     let parent = done.chain.last().cloned();
-                    let record = CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
+                    let record =
+                        CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
                     self.cache.put(&key, &record)?;
                     record
                 }
@@ -200,7 +220,9 @@ impl<H: BuildHost> Solver<'_, H> {
         events(BuildEvent::StepStarted(&label));
         let platform = stage.config.platform().to_string();
         let done = match &stage.start {
-            Start::Scratch => Done { key: Some(Digest::of(format!("scratch {platform}").as_bytes())), ..Done::default() },
+            Start::Scratch => {
+                Done { key: Some(Digest::of(format!("scratch {platform}").as_bytes())), ..Done::default() }
+            }
             Start::Image(image) => {
                 let layers: Vec<&str> = image.chain.iter().map(Digest::as_str).collect();
                 Done {
@@ -225,7 +247,9 @@ impl<H: BuildHost> Solver<'_, H> {
     /// Digest of the operation, what is below it, and what it reads.
     fn key(&mut self, operation: &Operation, done: &Done) -> Result<Digest, StepError<H::Error>> {
         let content = match operation {
-            Operation::Copy(CopyPlan { from: CopyFrom::Stage(stage), .. }) => self.done.get(stage).and_then(|d| d.key.clone()),
+            Operation::Copy(CopyPlan { from: CopyFrom::Stage(stage), .. }) => {
+                self.done.get(stage).and_then(|d| d.key.clone())
+            }
             Operation::Copy(copy) if copy.from == CopyFrom::Context => Some(step::context_digest(self.context, copy)?),
             _ => None,
         };
@@ -252,7 +276,9 @@ impl<H: BuildHost> Solver<'_, H> {
         events: &mut dyn FnMut(BuildEvent<'_>),
     ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
         match operation {
-            Operation::Run(run) => step::run(self.host, run, &done.chain, &mut |bytes| events(BuildEvent::Output { id, bytes })).map(Some),
+            Operation::Run(run) => {
+                step::run(self.host, run, &done.chain, &mut |bytes| events(BuildEvent::Output { id, bytes })).map(Some)
+            }
             Operation::Workdir { path, user } => step::workdir(self.host, path, user, &done.chain),
             Operation::Copy(copy) => match &copy.from {
                 CopyFrom::Context => step::copy_context(self.host, self.context, copy, &done.chain).map(Some),
@@ -278,7 +304,13 @@ impl<H: BuildHost> Solver<'_, H> {
         if let (Some(record), false) = (self.cache.get(&key, parent), self.request.no_cache) {
             return Ok(record.created);
         }
-        let record = CacheRecord { schema: 1, parent: parent.cloned(), layer: None, created: Timestamp::now(), title: "image".into() };
+        let record = CacheRecord {
+            schema: 1,
+            parent: parent.cloned(),
+            layer: None,
+            created: Timestamp::now(),
+            title: "image".into(),
+        };
         self.cache.put(&key, &record)?;
         Ok(record.created)
     }

@@ -23,7 +23,11 @@ pub(super) fn run<H: BuildHost>(
     output: &mut dyn FnMut(&[u8]),
 ) -> Result<CommittedLayer, StepError<H::Error>> {
     let active = host.prepare(chain).map_err(StepError::Host)?;
-    let script = plan.script.iter().map(|(path, text)| InlineFile { path: path.clone(), content: text.clone().into_bytes(), mode: 0o755 });
+    let script = plan.script.iter().map(|(path, text)| InlineFile {
+        path: path.clone(),
+        content: text.clone().into_bytes(),
+        mode: 0o755,
+    });
     let order = RunOrder {
         args: plan.args.clone(),
         env: plan.env.iter().chain(&plan.hidden_env).cloned().collect(),
@@ -49,7 +53,12 @@ pub(super) fn run<H: BuildHost>(
 }
 
 /// `WORKDIR`: no layer when the directory is there.
-pub(super) fn workdir<H: BuildHost>(host: &H, path: &str, user: &str, chain: &[Digest]) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
+pub(super) fn workdir<H: BuildHost>(
+    host: &H,
+    path: &str,
+    user: &str,
+    chain: &[Digest],
+) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
     let active = host.prepare(chain).map_err(StepError::Host)?;
     let mut target = Destination { root: active.root(), options: CopyOptions::default() };
     if target.is_directory(path)? {
@@ -76,7 +85,10 @@ fn pick<E: std::error::Error + Send + Sync>(source: Source<'_>, plan: &CopyPlan)
 }
 
 /// Digest of the context's files that a `COPY` names.
-pub(super) fn context_digest<E: std::error::Error + Send + Sync>(context: &mut Context, plan: &CopyPlan) -> Result<Digest, StepError<E>> {
+pub(super) fn context_digest<E: std::error::Error + Send + Sync>(
+    context: &mut Context,
+    plan: &CopyPlan,
+) -> Result<Digest, StepError<E>> {
     let picked = pick(context.source(), plan)?;
     let mut stats = std::mem::take(&mut context.stats);
     let digest = digest(context.source().root, &picked, &mut stats);
@@ -96,7 +108,12 @@ pub(super) fn copy_context<H: BuildHost>(
 }
 
 /// `COPY --from` a stage or an image.
-pub(super) fn copy_layers<H: BuildHost>(host: &H, from: &[Digest], plan: &CopyPlan, chain: &[Digest]) -> Result<CommittedLayer, StepError<H::Error>> {
+pub(super) fn copy_layers<H: BuildHost>(
+    host: &H,
+    from: &[Digest],
+    plan: &CopyPlan,
+    chain: &[Digest],
+) -> Result<CommittedLayer, StepError<H::Error>> {
     let view = host.view(from).map_err(StepError::Host)?;
     let picked = pick(Source { root: view.root(), ignore: None, exclude: None }, plan)?;
     copy(host, view.root(), &picked, plan, chain, true)

@@ -64,7 +64,13 @@ fn list(dir: &Path, prefix: &str, found: &mut Vec<String>) {
 impl Fake {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let fake = Self { dir, count: Cell::new(0), ran: RefCell::default(), unpacked: Cell::new(0), images: RefCell::default() };
+        let fake = Self {
+            dir,
+            count: Cell::new(0),
+            ran: RefCell::default(),
+            unpacked: Cell::new(0),
+            images: RefCell::default(),
+        };
         fs::create_dir(fake.path(&[])).unwrap();
         copy_tree(&fake.path(&[]), &fake.path(&[Digest::of(b"base")]));
         fs::create_dir(fake.path(&[Digest::of(b"base")]).join("etc")).unwrap();
@@ -168,7 +174,8 @@ struct Case {
 
 impl Case {
     fn new(files: &[(&str, &str)]) -> Self {
-        let case = Self { host: Fake::new(), context: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
+        let case =
+            Self { host: Fake::new(), context: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
         files.iter().for_each(|(name, text)| case.write(name, text.as_bytes()));
         case
     }
@@ -189,16 +196,23 @@ impl Case {
     }
 }
 
-const PYTHON: &str =
-    "FROM python\nWORKDIR /app\nCOPY requirements.txt requirements.txt\nRUN write app/deps installed\nCOPY . .\nCMD [\"python\", \"app.py\"]\n";
+const PYTHON: &str = "FROM python\nWORKDIR /app\nCOPY requirements.txt requirements.txt\nRUN write app/deps installed\nCOPY . .\nCMD [\"python\", \"app.py\"]\n";
 
 #[test]
 fn a_build_makes_the_tree_the_configuration_and_the_history() {
-    let case = Case::new(&[("Dockerfile", PYTHON), ("requirements.txt", "flask"), ("app.py", "print"), (".dockerignore", "Dockerfile\n.dockerignore\n")]);
+    let case = Case::new(&[
+        ("Dockerfile", PYTHON),
+        ("requirements.txt", "flask"),
+        ("app.py", "print"),
+        (".dockerignore", "Dockerfile\n.dockerignore\n"),
+    ]);
     let (built, ran) = case.build(false);
     let built = built.unwrap();
     assert_eq!(ran, ["write app/deps installed"]);
-    assert_eq!(case.host.files(&built.chain), ["/app/app.py=print", "/app/deps=installed", "/app/requirements.txt=flask"]);
+    assert_eq!(
+        case.host.files(&built.chain),
+        ["/app/app.py=print", "/app/deps=installed", "/app/requirements.txt=flask"]
+    );
     assert_eq!(built.config.config.cmd.as_deref(), Some(&["python".to_owned(), "app.py".to_owned()][..]));
     assert_eq!(built.config.config.working_dir, "/app");
     let history: Vec<_> = built.config.history.iter().map(|h| (h.created_by.as_str(), h.empty_layer)).collect();
@@ -219,11 +233,20 @@ fn a_build_makes_the_tree_the_configuration_and_the_history() {
 
 #[test]
 fn only_what_depends_on_a_change_is_done_again() {
-    let case = Case::new(&[("Dockerfile", PYTHON), ("requirements.txt", "flask"), ("app.py", "print"), (".dockerignore", "Dockerfile\n.dockerignore\n")]);
+    let case = Case::new(&[
+        ("Dockerfile", PYTHON),
+        ("requirements.txt", "flask"),
+        ("app.py", "print"),
+        (".dockerignore", "Dockerfile\n.dockerignore\n"),
+    ]);
     let first = case.build(false).0.unwrap();
     let prepared = case.host.count.get();
     let (again, ran) = case.build(false);
-    assert_eq!((again.unwrap().image, ran, case.host.count.get()), (first.image.clone(), vec![], prepared), "all cached: the same image, no tree made");
+    assert_eq!(
+        (again.unwrap().image, ran, case.host.count.get()),
+        (first.image.clone(), vec![], prepared),
+        "all cached: the same image, no tree made"
+    );
     case.write("app.py", b"changed");
     let (changed, ran) = case.build(false);
     assert_ne!(changed.unwrap().image, first.image);
@@ -244,7 +267,10 @@ fn a_failing_step_shows_its_lines_and_the_end_of_its_output_and_keeps_what_was_d
     let (failed, ran) = case.build(false);
     let error = failed.unwrap_err();
     assert_eq!(ran, ["write a b", "fail"]);
-    assert!(matches!(&error, BuildError::Failed { code: 3, tail, lines: LineRange { first: 3, last: 4 }, .. } if tail == "first\nboom\n"), "{error:?}");
+    assert!(
+        matches!(&error, BuildError::Failed { code: 3, tail, lines: LineRange { first: 3, last: 4 }, .. } if tail == "first\nboom\n"),
+        "{error:?}"
+    );
     assert_eq!(
         error.excerpt(text).unwrap(),
         "       1 | FROM base\n       2 | RUN write a b\n>>>    3 | RUN \\\n>>>    4 |   fail\n       5 | RUN never\n"
@@ -266,7 +292,10 @@ fn stages_are_copied_from_and_those_not_needed_are_left_out() {
 
 #[test]
 fn add_unpacks_archives_and_copies_what_only_looks_like_one() {
-    let case = Case::new(&[("Dockerfile", "FROM base\nADD real.tar plain.gz false.tar /x/\nCOPY real.tar /y\n"), ("false.tar", "no archive")]);
+    let case = Case::new(&[
+        ("Dockerfile", "FROM base\nADD real.tar plain.gz false.tar /x/\nCOPY real.tar /y\n"),
+        ("false.tar", "no archive"),
+    ]);
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
     header.set_size(1);
@@ -279,7 +308,12 @@ fn add_unpacks_archives_and_copies_what_only_looks_like_one() {
     assert_eq!(case.host.unpacked.get(), 1);
     let chain = built.unwrap().chain;
     let top = case.host.path(&chain);
-    assert!(top.join("x/unpacked").is_dir() && top.join("x/false.tar").is_file() && top.join("x/plain.gz").is_file() && top.join("y").is_file());
+    assert!(
+        top.join("x/unpacked").is_dir()
+            && top.join("x/false.tar").is_file()
+            && top.join("x/plain.gz").is_file()
+            && top.join("y").is_file()
+    );
 }
 
 #[test]

@@ -152,7 +152,9 @@ pub(in crate::cli) fn create_request(parsed: &Parsed, around: &Surroundings<'_>)
         cgroupns_mode: parsed
             .read("cgroupns", |text| parse_namespace(text, &["host", "private"], false))?
             .unwrap_or_default(),
-        userns_mode: parsed.read("userns", |text| parse_namespace(text, &["host", "private"], false))?.unwrap_or_default(),
+        userns_mode: parsed
+            .read("userns", |text| parse_namespace(text, &["host", "private"], false))?
+            .unwrap_or_default(),
         health: health(parsed)?,
         log_driver: parsed.read("log-driver", parse_log_driver)?,
         log_options: parsed.read_all("log-opt", |text| parse_pair(text).map(|pair| vec![pair]))?,

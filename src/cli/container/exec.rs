@@ -69,7 +69,11 @@ pub(super) fn exec(context: &Context<'_>, parsed: Parsed) -> Outcome {
             return Err(Failure::failed(format!("container {name} is paused, unpause the container before exec"))
                 .hint(format!("bulkhead unpause {name}")));
         }
-        _ => return Err(Failure::failed(format!("container {name} is not running")).hint(format!("bulkhead start {name}"))),
+        _ => {
+            return Err(
+                Failure::failed(format!("container {name} is not running")).hint(format!("bulkhead start {name}"))
+            );
+        }
     }
     let request = ExecRequest {
         args: command.to_vec(),

@@ -12,9 +12,9 @@ use std::io::{BufRead, IsTerminal};
 
 /// Flags of `stop` and `restart`.
 pub(super) fn stop_flags(command: Command) -> Command {
-    command
-        .arg(value("signal", "string", "Signal to send to the container").short('s'))
-        .arg(value("timeout", "int", "Seconds to wait before killing the container (-1: for ever)").short('t').alias("time"))
+    command.arg(value("signal", "string", "Signal to send to the container").short('s')).arg(
+        value("timeout", "int", "Seconds to wait before killing the container (-1: for ever)").short('t').alias("time"),
+    )
 }
 
 /// Flags of `kill`.

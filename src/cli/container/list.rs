@@ -40,9 +40,10 @@ pub(in crate::cli) fn inspect_flags(command: Command) -> Command {
 /// Returns what a container wrote and what it takes together with its image, in bytes.
 fn sizes(engine: &Engine, container: &Container) -> (u64, u64) {
     let own = Snapshotter::new(&engine.paths).usage(container.record.id.as_str()).unwrap_or(0);
-    let image = container.record.image.as_ref().and_then(|image| {
-        Images::open(&engine.paths).and_then(|images| images.resolve(&image.id.to_string())).ok()
-    });
+    let image =
+        container.record.image.as_ref().and_then(|image| {
+            Images::open(&engine.paths).and_then(|images| images.resolve(&image.id.to_string())).ok()
+        });
     (own, own + image.map_or(0, |image| image.size))
 }
 
@@ -73,7 +74,8 @@ pub(super) fn ps(context: &Context<'_>, parsed: Parsed) -> Outcome {
         columns.push("Size");
     }
     let rows = chosen.iter().map(|container| row(container, whole, size.then(|| sizes(&engine, container)))).collect();
-    out(Listing { kind: "*formatter.ContainerContext", headers: HEADERS, columns, rows }.render(parsed.text("format"))?)?;
+    out(Listing { kind: "*formatter.ContainerContext", headers: HEADERS, columns, rows }
+        .render(parsed.text("format"))?)?;
     Ok(0)
 }
 
@@ -164,7 +166,8 @@ pub(super) fn port(context: &Context<'_>, parsed: Parsed) -> Outcome {
         published.clear();
     }
     published.sort_by_key(|port| (port.container_port, port.protocol, port.address));
-    let wanted = parsed.arguments.get(1).map(|text| if text.contains('/') { text.clone() } else { format!("{text}/tcp") });
+    let wanted =
+        parsed.arguments.get(1).map(|text| if text.contains('/') { text.clone() } else { format!("{text}/tcp") });
     let mut text = String::new();
     for port in published {
         let inside = format!("{}/{}", port.container_port, protocol_name(port.protocol));

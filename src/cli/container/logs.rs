@@ -13,7 +13,11 @@ use std::io::{BufWriter, Write};
 pub(super) fn flags(command: Command) -> Command {
     command
         .arg(switch("follow", "Follow log output").short('f'))
-        .arg(value("since", "string", "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\")"))
+        .arg(value(
+            "since",
+            "string",
+            "Show logs since timestamp (e.g. \"2013-01-02T13:23:37Z\") or relative (e.g. \"42m\")",
+        ))
         .arg(value("tail", "string", "Number of lines to show from the end of the logs (default \"all\")").short('n'))
         .arg(switch("timestamps", "Show timestamps").short('t'))
         .arg(value("until", "string", "Show logs before a timestamp or relative (e.g. \"42m\")"))
@@ -23,7 +27,10 @@ pub(super) fn flags(command: Command) -> Command {
 fn parse_tail(text: &str) -> Result<Option<u64>, String> {
     match text {
         "all" => Ok(None),
-        _ => text.parse::<i64>().map(|count| u64::try_from(count).ok()).map_err(|_| "not a number of lines or 'all'".to_owned()),
+        _ => text
+            .parse::<i64>()
+            .map(|count| u64::try_from(count).ok())
+            .map_err(|_| "not a number of lines or 'all'".to_owned()),
     }
 }
 

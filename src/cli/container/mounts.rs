@@ -11,7 +11,9 @@ type Resolve<'a> = &'a dyn Fn(&str) -> PathBuf;
 /// Returns where a mount goes inside.
 pub(super) fn target(mount: &MountRequest) -> &str {
     match mount {
-        MountRequest::Bind { target, .. } | MountRequest::Volume { target, .. } | MountRequest::Tmpfs { target, .. } => target,
+        MountRequest::Bind { target, .. }
+        | MountRequest::Volume { target, .. }
+        | MountRequest::Tmpfs { target, .. } => target,
     }
 }
 
@@ -141,11 +143,19 @@ pub(in crate::cli) fn parse_mount(text: &str, resolve: Resolve<'_>) -> Parse<Mou
     match kind {
         "bind" => {
             let source = fields.source.as_deref().filter(|source| !source.is_empty());
-            let source = resolve(source.ok_or("invalid mount config for type \"bind\": field Source must not be empty")?);
-            Ok(MountRequest::Bind { source, target, readonly, create: fields.create_source, recursive: !fields.non_recursive })
+            let source =
+                resolve(source.ok_or("invalid mount config for type \"bind\": field Source must not be empty")?);
+            Ok(MountRequest::Bind {
+                source,
+                target,
+                readonly,
+                create: fields.create_source,
+                recursive: !fields.non_recursive,
+            })
         }
         "volume" => {
-            let name = fields.source.filter(|name| !name.is_empty()).map(|name| check_volume_name(&name)).transpose()?;
+            let name =
+                fields.source.filter(|name| !name.is_empty()).map(|name| check_volume_name(&name)).transpose()?;
             Ok(MountRequest::Volume { name, target, readonly, nocopy: fields.nocopy })
         }
         "tmpfs" => {
@@ -246,9 +256,12 @@ pub(super) fn parse_tmpfs(text: &str) -> Parse<MountRequest> {
         let good = match key {
             "rw" | "ro" | "exec" | "noexec" | "suid" | "nosuid" | "dev" | "nodev" | "sync" | "async" | "atime"
             | "noatime" | "diratime" | "nodiratime" | "relatime" | "norelatime" | "strictatime" => value.is_none(),
-            "size" => value.is_some_and(|v| v.strip_suffix('%').map_or(v.parse::<Bytes>().is_ok(), |p| p.parse::<u8>().is_ok())),
+            "size" => value
+                .is_some_and(|v| v.strip_suffix('%').map_or(v.parse::<Bytes>().is_ok(), |p| p.parse::<u8>().is_ok())),
             "mode" => number(8),
-            "uid" | "gid" | "nr_inodes" | "nr_blocks" => number(10) || value.is_some_and(|v| v.parse::<Bytes>().is_ok()),
+            "uid" | "gid" | "nr_inodes" | "nr_blocks" => {
+                number(10) || value.is_some_and(|v| v.parse::<Bytes>().is_ok())
+            }
             _ => false,
         };
         if !good {

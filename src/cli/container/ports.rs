@@ -89,7 +89,9 @@ fn pair_up(
         && !(from == 0 && to == 0)
     {
         if first == last {
-            return Err(format!("a range of host ports for one container port is not supported: {text}; name one host port"));
+            return Err(format!(
+                "a range of host ports for one container port is not supported: {text}; name one host port"
+            ));
         }
         return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
     }
@@ -161,7 +163,9 @@ pub(in crate::cli) fn ports_column(ports: &[ShownPort]) -> String {
         runs.push((port, 1));
     }
     runs.sort_by_key(|(first, _)| (first.container_port, first.protocol, first.address));
-    let range = |start: u16, count: u16| if count == 1 { start.to_string() } else { format!("{start}-{}", start + (count - 1)) };
+    let range = |start: u16, count: u16| {
+        if count == 1 { start.to_string() } else { format!("{start}-{}", start + (count - 1)) }
+    };
     let texts: Vec<String> = runs
         .into_iter()
         .map(|(first, count)| {

@@ -88,7 +88,9 @@ fn streams(parsed: &Parsed, request: &CreateRequest) -> Result<Attachment, Failu
 /// Refuses input that should come from a terminal and does not.
 pub(super) fn require_terminal(stdin: bool, tty: bool) -> Result<(), Failure> {
     if stdin && tty && !stdin_is_terminal() {
-        return Err(Failure::failed("the input device is not a TTY").hint("leave out -t when the input is a pipe or a file"));
+        return Err(
+            Failure::failed("the input device is not a TTY").hint("leave out -t when the input is a pipe or a file")
+        );
     }
     Ok(())
 }
@@ -98,12 +100,19 @@ fn of_run(error: &EngineError) -> Failure {
     Failure::from_error(error.exit_code(), error)
 }
 
-fn create_container(engine: &Engine, parsed: &Parsed, request: CreateRequest) -> Result<(ContainerId, impl Sized + use<>), Failure> {
+fn create_container(
+    engine: &Engine,
+    parsed: &Parsed,
+    request: CreateRequest,
+) -> Result<(ContainerId, impl Sized + use<>), Failure> {
     let file = parsed.filled("cidfile");
     if let Some(file) = &file
         && Path::new(file).exists()
     {
-        return Err(Failure::new(exit::USAGE, format!("container ID file found, make sure the other container isn't running or delete {file}")));
+        return Err(Failure::new(
+            exit::USAGE,
+            format!("container ID file found, make sure the other container isn't running or delete {file}"),
+        ));
     }
     let image = request.image.clone();
     let (record, lease) = engine.create(request).map_err(|error| {
@@ -150,7 +159,8 @@ pub(super) fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let (id, _lease) = create_container(&engine, &parsed, request)?;
     // Taken before the start, so that a signal that comes meanwhile reaches the container.
     let signals = if detach { None } else { Some(Signals::take()?) };
-    let attach = (!detach).then_some(AttachRequest { stdin: attachment.stdin, output: attachment.show != [false, false] });
+    let attach =
+        (!detach).then_some(AttachRequest { stdin: attachment.stdin, output: attachment.show != [false, false] });
     let size = if attachment.tty { window_size() } else { None };
     let started = engine.start(&id, &mut || context.launch(), attach, size).map_err(|error| {
         if remove && let Err(error) = engine.remove(&id, true, true) {
@@ -254,7 +264,11 @@ pub(super) fn start(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let started = engine.start(&id, &mut || context.launch(), attach, size).map_err(|error| of_run(&error))?;
     warn(&started.warnings);
     let forward_signals = proxy(&parsed)?;
-    follow(started, Attachment { stdin, show: [true, true], tty, keys: detach_keys(&parsed)?, forward_signals }, &signals)
+    follow(
+        started,
+        Attachment { stdin, show: [true, true], tty, keys: detach_keys(&parsed)?, forward_signals },
+        &signals,
+    )
 }
 
 /// `attach`.

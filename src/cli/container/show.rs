@@ -175,11 +175,22 @@ impl Filter {
     /// For unknown keys and values that cannot be.
     pub(super) fn parse(text: &str) -> Result<Self, Failure> {
         let fail = |message: String| Failure::new(exit::FAILED, message);
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Failure::new(exit::USAGE, format!("invalid argument {text:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)")))?;
+        let (key, value) = text.split_once('=').ok_or_else(|| {
+            Failure::new(
+                exit::USAGE,
+                format!(
+                    "invalid argument {text:?} for \"-f, --filter\" flag: bad format of filter (expected name=value)"
+                ),
+            )
+        })?;
         let owned = value.to_owned();
-        let one_of = |words: &[&str]| if words.contains(&value) { Ok(owned.clone()) } else { Err(fail(format!("invalid filter '{key}={value}'"))) };
+        let one_of = |words: &[&str]| {
+            if words.contains(&value) {
+                Ok(owned.clone())
+            } else {
+                Err(fail(format!("invalid filter '{key}={value}'")))
+            }
+        };
         Ok(match key {
             "id" => Self::Id(owned),
             "name" => Self::Name(owned),
@@ -187,7 +198,9 @@ impl Filter {
                 Some((label, value)) => Self::Label(label.to_owned(), Some(value.to_owned())),
                 None => Self::Label(owned, None),
             },
-            "status" => Self::Status(one_of(&["created", "running", "paused", "restarting", "removing", "exited", "dead"])?),
+            "status" => {
+                Self::Status(one_of(&["created", "running", "paused", "restarting", "removing", "exited", "dead"])?)
+            }
             "exited" => Self::Exited(value.parse().map_err(|_| fail(format!("invalid filter 'exited={value}'")))?),
             "ancestor" => Self::Ancestor(owned),
             "before" => Self::Before(owned),
@@ -217,25 +230,36 @@ impl Filter {
     fn holds(&self, container: &Container, all: &[Container]) -> bool {
         let record = &container.record;
         let created_of = |name: &str| {
-            let found = all.iter().find(|other| other.record.name == name || other.record.id.as_str().starts_with(name));
+            let found =
+                all.iter().find(|other| other.record.name == name || other.record.id.as_str().starts_with(name));
             found.map(|other| other.record.created)
         };
         match self {
             Self::Id(id) => record.id.as_str().starts_with(id.as_str()),
             Self::Name(pattern) => name_matches(pattern, &record.name),
-            Self::Label(label, value) => {
-                record.labels.iter().any(|(key, found)| key == label && value.as_ref().is_none_or(|value| value == found))
-            }
+            Self::Label(label, value) => record
+                .labels
+                .iter()
+                .any(|(key, found)| key == label && value.as_ref().is_none_or(|value| value == found)),
             Self::Status(status) => status_word(container.state.status) == status,
             Self::Exited(code) => container.state.status == Status::Exited && container.state.exit_code == *code,
             Self::Ancestor(name) => record.image.as_ref().is_some_and(|image| {
                 let bare = name.strip_prefix("sha256:").unwrap_or(name);
-                let tagged = |text: &str| if text.rsplit('/').next().is_some_and(|last| last.contains(':')) { text.to_owned() } else { format!("{text}:latest") };
+                let tagged = |text: &str| {
+                    if text.rsplit('/').next().is_some_and(|last| last.contains(':')) {
+                        text.to_owned()
+                    } else {
+                        format!("{text}:latest")
+                    }
+                };
                 tagged(&image.name) == tagged(name) || (bare.len() >= 3 && image.id.hex().starts_with(bare))
             }),
             Self::Before(name) => created_of(name).is_some_and(|at| record.created < at),
             Self::Since(name) => created_of(name).is_some_and(|at| record.created > at),
-            Self::Volume(text) => record.mounts.iter().any(|mount| mount.name == *text || mount.target == *text || mount.source.as_os_str() == text.as_str()),
+            Self::Volume(text) => record
+                .mounts
+                .iter()
+                .any(|mount| mount.name == *text || mount.target == *text || mount.source.as_os_str() == text.as_str()),
             Self::Network(name) => record.network.name == *name,
             Self::Port(port, protocol, published) => shown_ports(container).iter().any(|shown| {
                 let number = if *published { shown.host_port } else { shown.container_port };

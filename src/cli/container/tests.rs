@@ -23,7 +23,8 @@ static VERB: Verb = Verb {
 };
 
 fn request(words: &[&str]) -> Result<CreateRequest, Failure> {
-    let parsed = parse(&VERB, words.iter().map(|word| (*word).to_owned()).collect())?.expect("no --help in these lines");
+    let parsed =
+        parse(&VERB, words.iter().map(|word| (*word).to_owned()).collect())?.expect("no --help in these lines");
     let around = Surroundings {
         variable: &|name| (name == "HOME").then(|| "/root".to_owned()),
         read: &|path| match path.to_str() {
@@ -140,7 +141,12 @@ fn a_full_line_becomes_a_full_request() {
     assert_eq!(
         made.mounts,
         [
-            MountRequest::Volume { name: Some("data".into()), target: "/var/lib/data".into(), readonly: false, nocopy: false },
+            MountRequest::Volume {
+                name: Some("data".into()),
+                target: "/var/lib/data".into(),
+                readonly: false,
+                nocopy: false
+            },
             MountRequest::Bind {
                 source: "/here/conf".into(),
                 target: "/etc/conf".into(),
@@ -155,7 +161,9 @@ fn a_full_line_becomes_a_full_request() {
 
 #[test]
 fn mounts_keep_the_order_of_different_flags() {
-    let made = good("--mount type=tmpfs,dst=/a,tmpfs-size=1k,tmpfs-mode=700,ro -v /b --mount src=vol,target=/c,volume-nocopy --tmpfs /d x");
+    let made = good(
+        "--mount type=tmpfs,dst=/a,tmpfs-size=1k,tmpfs-mode=700,ro -v /b --mount src=vol,target=/c,volume-nocopy --tmpfs /d x",
+    );
     let targets: Vec<&str> = made.mounts.iter().map(super::mounts::target).collect();
     assert_eq!(targets, ["/a", "/b", "/c", "/d"]);
     assert_eq!(
@@ -177,7 +185,10 @@ fn bad_mounts_are_refused_with_the_reason() {
         ("--mount type=bind,target=/x y", "field Source must not be empty"),
         ("--mount type=bind,source=/a y", "target is required"),
         ("--mount type=npipe,source=/a,target=/b y", "is not supported"),
-        ("--mount type=bind,source=/a,target=/b,tmpfs-size=1m y", "cannot mix 'tmpfs-*' options with mount type 'bind'"),
+        (
+            "--mount type=bind,source=/a,target=/b,tmpfs-size=1m y",
+            "cannot mix 'tmpfs-*' options with mount type 'bind'",
+        ),
         ("--mount type=bind,source=/a,target=/b,bind-propagation=rshared y", "bind-propagation=rshared"),
         ("--mount foo y", "must be a key=value pair"),
         ("--mount foo=1,target=/x y", "unexpected key 'foo'"),
@@ -199,7 +210,9 @@ fn csv_fields_may_be_quoted() {
 fn ports(text: &str) -> Vec<(Option<String>, u16, u16, Protocol)> {
     let made: Vec<PublishRequest> = parse_publish(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     made.into_iter()
-        .map(|port| (port.address.map(|address| address.to_string()), port.host_port, port.container_port, port.protocol))
+        .map(|port| {
+            (port.address.map(|address| address.to_string()), port.host_port, port.container_port, port.protocol)
+        })
         .collect()
 }
 
@@ -217,7 +230,19 @@ fn ports_are_read_in_all_forms() {
     assert_eq!(ports("0:80"), [(None, 0, 80, Tcp)]);
     assert_eq!(ports("target=80,published=8080,protocol=udp"), [(None, 8080, 80, Udp)]);
     assert_eq!(ports("65535:65535"), [(None, 65535, 65535, Tcp)]);
-    for bad in ["", "x", "99999:80", "80:0", "1.2.3:80:80", "8000-8001:80-83", "81-80", "80/sctp", "80/x", "::1:80:80", "8000-8009:80"] {
+    for bad in [
+        "",
+        "x",
+        "99999:80",
+        "80:0",
+        "1.2.3:80:80",
+        "8000-8001:80-83",
+        "81-80",
+        "80/sctp",
+        "80/x",
+        "::1:80:80",
+        "8000-8009:80",
+    ] {
         assert!(parse_publish(bad).is_err(), "{bad:?}");
     }
 }
@@ -244,7 +269,17 @@ fn the_ports_column_joins_neighbours() {
 
 #[test]
 fn signals_are_read_in_all_spellings() {
-    for (text, number) in [("TERM", 15), ("SIGTERM", 15), ("sigterm", 15), ("15", 15), ("SIGRTMIN+3", 37), ("RTMAX-14", 50), ("RTMIN", 34), ("64", 64), ("WINCH", 28)] {
+    for (text, number) in [
+        ("TERM", 15),
+        ("SIGTERM", 15),
+        ("sigterm", 15),
+        ("15", 15),
+        ("SIGRTMIN+3", 37),
+        ("RTMAX-14", 50),
+        ("RTMIN", 34),
+        ("64", 64),
+        ("WINCH", 28),
+    ] {
         assert_eq!(parse_signal(text), Ok(number), "{text}");
     }
     for bad in ["", "0", "65", "-1", "FOO", "RTMIN+31", "SIG"] {

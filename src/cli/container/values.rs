@@ -123,8 +123,8 @@ pub(super) fn parse_network(text: &str) -> Parse<NetworkMode> {
 
 /// Reads a namespace mode: one of `words`, or `container:NAME` where that is possible.
 pub(super) fn parse_namespace(text: &str, words: &[&str], container: bool) -> Parse<String> {
-    let known = words.contains(&text)
-        || (container && text.strip_prefix("container:").is_some_and(|name| !name.is_empty()));
+    let known =
+        words.contains(&text) || (container && text.strip_prefix("container:").is_some_and(|name| !name.is_empty()));
     if known {
         return Ok(text.to_owned());
     }
@@ -251,8 +251,22 @@ pub(super) fn parse_security_option(text: &str) -> Parse<Vec<String>> {
 
 /// Names of resource limits as Docker spells them.
 const ULIMITS: [&str; 16] = [
-    "as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-    "rttime", "sigpending", "stack",
+    "as",
+    "core",
+    "cpu",
+    "data",
+    "fsize",
+    "locks",
+    "memlock",
+    "msgqueue",
+    "nice",
+    "nofile",
+    "nproc",
+    "rss",
+    "rtprio",
+    "rttime",
+    "sigpending",
+    "stack",
 ];
 
 /// Reads `name=soft[:hard]`; -1 is no limit.
@@ -296,5 +310,9 @@ pub(in crate::cli) fn parse_device(text: &str) -> Parse<(PathBuf, String, String
 /// Reads a time of a health check: at least a millisecond.
 pub(super) fn parse_health_time(text: &str) -> Parse<Duration> {
     let time = parse_go_duration(text).map_err(|error| error.to_string())?;
-    if time.is_zero() || time >= Duration::from_millis(1) { Ok(time) } else { Err("cannot be less than 1ms".to_owned()) }
+    if time.is_zero() || time >= Duration::from_millis(1) {
+        Ok(time)
+    } else {
+        Err("cannot be less than 1ms".to_owned())
+    }
 }

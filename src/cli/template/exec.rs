@@ -63,7 +63,8 @@ pub(super) fn truth(value: &Value) -> bool {
 
 /// Tells whether an object stands for a Go struct: all its keys look like exported fields.
 fn is_struct(map: &Map<String, Value>) -> bool {
-    !map.is_empty() && map.keys().all(|key| key.starts_with(|c: char| c.is_ascii_uppercase()) && !key.contains(['/', '.', ' ']))
+    !map.is_empty()
+        && map.keys().all(|key| key.starts_with(|c: char| c.is_ascii_uppercase()) && !key.contains(['/', '.', ' ']))
 }
 
 impl<'d> Exec<'d, '_> {
@@ -129,7 +130,8 @@ impl<'d> Exec<'d, '_> {
         dot: &Val<'d>,
     ) -> Result<(), TemplateError> {
         let tree = self.tree;
-        let list = tree.defined.get(name).ok_or_else(|| self.fail(at, text, format!("template {name:?} not defined")))?;
+        let list =
+            tree.defined.get(name).ok_or_else(|| self.fail(at, text, format!("template {name:?} not defined")))?;
         if self.calls == MAX_CALLS {
             return Err(self.fail(at, text, format!("exceeded maximum template depth ({MAX_CALLS})")));
         }
@@ -254,7 +256,8 @@ impl<'d> Exec<'d, '_> {
                     values.push(self.operand(argument, dot)?);
                 }
                 values.extend(last);
-                let (name, before) = path.split_last().ok_or_else(|| self.fail(first.at, &first.text, "empty field"))?;
+                let (name, before) =
+                    path.split_last().ok_or_else(|| self.fail(first.at, &first.text, "empty field"))?;
                 let receiver = self.fields(dot.clone(), before, first)?;
                 match (self.options.method)(&receiver, name, &values) {
                     Some(result) => result
@@ -292,7 +295,13 @@ impl<'d> Exec<'d, '_> {
     }
 
     /// `and` and `or` stop at the first argument that decides.
-    fn and_or(&mut self, name: &str, call: &'d Call, dot: &Val<'d>, last: Option<Val<'d>>) -> Result<Val<'d>, TemplateError> {
+    fn and_or(
+        &mut self,
+        name: &str,
+        call: &'d Call,
+        dot: &Val<'d>,
+        last: Option<Val<'d>>,
+    ) -> Result<Val<'d>, TemplateError> {
         let mut value = None;
         for operand in &call.operands[1..] {
             let next = self.operand(operand, dot)?;
@@ -306,7 +315,9 @@ impl<'d> Exec<'d, '_> {
         if let (Some(last), false) = (last, decided) {
             value = Some(last);
         }
-        value.ok_or_else(|| self.fail(call.at, &call.text, format!("wrong number of args for {name}: want at least 1 got 0")))
+        value.ok_or_else(|| {
+            self.fail(call.at, &call.text, format!("wrong number of args for {name}: want at least 1 got 0"))
+        })
     }
 
     fn operand(&mut self, operand: &'d Operand, dot: &Val<'d>) -> Result<Val<'d>, TemplateError> {
@@ -316,8 +327,10 @@ impl<'d> Exec<'d, '_> {
             What::Constant(value) => Ok(Cow::Borrowed(value)),
             What::Field(path) => self.fields(dot.clone(), path, operand),
             What::Variable(name, path) => {
-                let value = self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
-                let value = value.ok_or_else(|| self.fail(operand.at, &operand.text, format!("undefined variable: {name}")))?;
+                let value =
+                    self.variables.iter().rev().find(|(known, _)| known == name).map(|(_, value)| value.clone());
+                let value =
+                    value.ok_or_else(|| self.fail(operand.at, &operand.text, format!("undefined variable: {name}")))?;
                 self.fields(value, path, operand)
             }
             What::Chain(pipe, path) => {
@@ -329,7 +342,11 @@ impl<'d> Exec<'d, '_> {
             What::Function(name) => {
                 let call = Call { at: operand.at, text: operand.text.clone(), operands: Vec::new() };
                 if matches!(name.as_str(), "and" | "or") {
-                    return Err(self.fail(operand.at, name, format!("wrong number of args for {name}: want at least 1 got 0")));
+                    return Err(self.fail(
+                        operand.at,
+                        name,
+                        format!("wrong number of args for {name}: want at least 1 got 0"),
+                    ));
                 }
                 self.function(name, &call, &[])
             }

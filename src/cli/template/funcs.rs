@@ -81,7 +81,8 @@ pub(super) fn call(name: &str, values: Arguments<'_, '_>, header: bool) -> Resul
         }
         "truncate" => {
             let (source, length) = (two(values).and_then(|_| text(values, 0))?, integer(values, 1)?);
-            let mut length = usize::try_from(length).map_err(|_| Call("slice bounds out of range".to_owned()))?.min(source.len());
+            let mut length =
+                usize::try_from(length).map_err(|_| Call("slice bounds out of range".to_owned()))?.min(source.len());
             while !source.is_char_boundary(length) {
                 length -= 1;
             }
@@ -197,7 +198,9 @@ fn slice(values: Arguments<'_, '_>) -> Result {
         return Err(Call(format!("invalid slice index: {from} > {to}")));
     }
     match first.as_ref() {
-        Value::String(text) => text.get(from..to).map(Into::into).ok_or_else(|| Call("slice cuts a character".to_owned())),
+        Value::String(text) => {
+            text.get(from..to).map(Into::into).ok_or_else(|| Call("slice cuts a character".to_owned()))
+        }
         Value::Array(list) => Ok(list[from..to].to_vec().into()),
         _ => Ok(Value::Null),
     }
@@ -224,7 +227,11 @@ fn title(source: &str) -> String {
     let mut inside = false;
     let mut result = String::with_capacity(source.len());
     for c in source.chars() {
-        if inside { result.push(c) } else { result.extend(c.to_uppercase()) }
+        if inside {
+            result.push(c)
+        } else {
+            result.extend(c.to_uppercase())
+        }
         inside = c.is_alphanumeric() || c == '_' || c == '\'';
     }
     result

@@ -214,7 +214,9 @@ impl Parser<'_> {
             "range" => self.range(),
             "template" => self.template(at),
             "block" => self.block(at),
-            "break" | "continue" if self.ranges == 0 => Err(self.fail(format!("{{{{{keyword}}}}} outside {{{{range}}}}"))),
+            "break" | "continue" if self.ranges == 0 => {
+                Err(self.fail(format!("{{{{{keyword}}}}} outside {{{{range}}}}")))
+            }
             "break" => self.close("{{break}}").map(|()| Node::Break),
             "continue" => self.close("{{continue}}").map(|()| Node::Continue),
             _ => Err(self.fail(format!("unexpected {{{{{keyword}}}}}"))),
@@ -288,7 +290,8 @@ impl Parser<'_> {
         } else {
             Some(self.statement("template clause")?)
         };
-        let end = self.tokens.get(self.next.max(start).saturating_sub(1)).map_or(self.source.len(), |token| token.at + 2);
+        let end =
+            self.tokens.get(self.next.max(start).saturating_sub(1)).map_or(self.source.len(), |token| token.at + 2);
         let text = self.source.get(at..end).unwrap_or_default().to_owned();
         Ok(Node::Template { at, text, name, pipe })
     }
@@ -347,7 +350,13 @@ impl Parser<'_> {
             if ends && commands.is_empty() {
                 return Err(self.fail(format!("missing value for {context}")));
             }
-            if ends && self.tokens[..self.next].iter().rev().find(|t| t.kind != Kind::Space).is_some_and(|t| t.text == "|" && t.kind == Kind::Sign) {
+            if ends
+                && self.tokens[..self.next]
+                    .iter()
+                    .rev()
+                    .find(|t| t.kind != Kind::Space)
+                    .is_some_and(|t| t.text == "|" && t.kind == Kind::Sign)
+            {
                 return Err(self.fail(format!("missing value for {context}")));
             }
             if ends {
@@ -405,7 +414,11 @@ impl Parser<'_> {
                 break;
             }
             operands.push(self.operand(context)?);
-            if !(self.peek().kind == Kind::Space || self.peek().kind == Kind::Right || self.is_sign(")") || self.is_sign("|")) {
+            if !(self.peek().kind == Kind::Space
+                || self.peek().kind == Kind::Right
+                || self.is_sign(")")
+                || self.is_sign("|"))
+            {
                 return Err(self.unexpected("operand"));
             }
         }
@@ -458,7 +471,9 @@ impl Parser<'_> {
         while self.peek().kind == Kind::Field {
             let field = self.take();
             match &mut what {
-                What::Field(path) | What::Variable(_, path) | What::Chain(_, path) => path.push(field.text[1..].to_owned()),
+                What::Field(path) | What::Variable(_, path) | What::Chain(_, path) => {
+                    path.push(field.text[1..].to_owned())
+                }
                 _ => return Err(self.fail(format!("unexpected . after term {:?}", token.text))),
             }
             // Go names the place of the first chained field.
@@ -524,7 +539,9 @@ fn unquote(text: &str) -> Option<String> {
         let mut digits: String = if radix == 8 { kind.to_string() } else { String::new() };
         digits.extend(chars.by_ref().take(count));
         match (kind, u32::from_str_radix(&digits, radix)) {
-            ('x' | '0'..='7', Ok(code)) if digits.len() == count + usize::from(radix == 8) => bytes.push(u8::try_from(code).ok()?),
+            ('x' | '0'..='7', Ok(code)) if digits.len() == count + usize::from(radix == 8) => {
+                bytes.push(u8::try_from(code).ok()?)
+            }
             ('u' | 'U', Ok(code)) if digits.len() == count => {
                 bytes.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut [0; 4]).as_bytes());
             }

@@ -97,7 +97,11 @@ pub(in crate::cli) fn quote(text: &str) -> String {
             c if u32::from(c) < 0x20 || c == '\x7f' => {
                 let _ = write!(out, "\\x{:02x}", u32::from(c));
             }
-            c if c.is_control() || (c.is_whitespace() && c != ' ') || ('\u{200b}'..='\u{200f}').contains(&c) || ('\u{202a}'..='\u{202e}').contains(&c) => {
+            c if c.is_control()
+                || (c.is_whitespace() && c != ' ')
+                || ('\u{200b}'..='\u{200f}').contains(&c)
+                || ('\u{202a}'..='\u{202e}').contains(&c) =>
+            {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
             c => out.push(c),
@@ -254,7 +258,9 @@ impl Verb {
             (_, Value::Null) => {
                 let _ = write!(out, "%!{letter}(<nil>)");
             }
-            (_, Value::Bool(value)) if matches!(letter, 'v' | 't') => self.pad(out, if *value { "true" } else { "false" }, false),
+            (_, Value::Bool(value)) if matches!(letter, 'v' | 't') => {
+                self.pad(out, if *value { "true" } else { "false" }, false)
+            }
             (_, Value::String(text)) => match self.text(letter, text) {
                 Some(made) => self.pad(out, &made, false),
                 None => bad(out, letter, value),

@@ -49,7 +49,10 @@ fn values_are_printed_as_go_prints_them() {
         ("{{.Mixed}}", "[1 <nil> x true 1.5]"),
         ("{{.Nothing}} {{.Labels.gone}}", "<no value> <no value>"),
         ("{{.Float}} {{.Big}}", "2 1e+21"),
-        ("{{1.5}} {{1e3}} {{true}} {{\"a\\tb\"}} {{`r`}} {{0x10}} {{'a'}} {{-3}} {{1_000}}", "1.5 1000 true a\tb r 16 97 -3 1000"),
+        (
+            "{{1.5}} {{1e3}} {{true}} {{\"a\\tb\"}} {{`r`}} {{0x10}} {{'a'}} {{-3}} {{1_000}}",
+            "1.5 1000 true a\tb r 16 97 -3 1000",
+        ),
         ("{{\"\\u00e9\\x41\\101\\\"\"}}", "éAA\""),
         ("{{json .Labels}}", "{\"maintainer\":\"me\",\"com.x/y\":\"z\"}"),
         ("{{json \"<a>\"}}", "\"<a>\""),
@@ -137,14 +140,20 @@ fn functions() {
         ("{{and true (eq .Name \"default\") \"end\"}}", "end"),
         ("{{or .Nothing .Metadata.x}}", "<no value>"),
         ("{{and false (index .List 9)}}", "false"),
-        ("{{index .List 1}} {{index .Labels \"com.x/y\"}} {{index .Endpoints \"docker\" \"Host\"}}", "2 z unix:///var/run/docker.sock"),
+        (
+            "{{index .List 1}} {{index .Labels \"com.x/y\"}} {{index .Endpoints \"docker\" \"Host\"}}",
+            "2 z unix:///var/run/docker.sock",
+        ),
         ("{{index .Labels \"gone\"}}|{{index .Endpoints \"gone\"}}", "|<no value>"),
         ("{{index \"abc\" 1}}", "98"),
         ("{{slice \"hello\" 1 3}} {{slice .List 1}} {{slice .List 0 2}}", "el [2 3] [1 2]"),
         ("{{len .Name}} {{len .List}} {{len .Labels}} {{len .Text}}", "7 3 2 6"),
         ("{{print 1 2 \"a\" \"b\" 3}}", "1 2ab3"),
         ("{{println \"x\" 1}}|", "x 1\n|"),
-        ("{{truncate \"hello\" 2}}|{{truncate \"hi\" 9}}|{{pad \"x\" 2 3}}|{{pad \"\" 2 3}}|{{title \"hello big world\"}}", "he|hi|  x   ||Hello Big World"),
+        (
+            "{{truncate \"hello\" 2}}|{{truncate \"hi\" 9}}|{{pad \"x\" 2 3}}|{{pad \"\" 2 3}}|{{title \"hello big world\"}}",
+            "he|hi|  x   ||Hello Big World",
+        ),
         ("{{split \"a,b\" \",\"}} {{join .Words \"-\"}} {{lower \"AB\"}} {{upper \"ab\"}}", "[a b] b-a ab AB"),
         ("{{html \"<a href='x'>&\"}} {{urlquery \"a b&c\"}}", "&lt;a href=&#39;x&#39;&gt;&amp; a+b%26c"),
         ("{{js \"it's <b>\"}}", "it\\'s \\u003Cb\\u003E"),
@@ -212,19 +221,37 @@ fn bad_templates_are_refused_in_gos_words() {
 #[test]
 fn failures_name_their_position() {
     refuse(&[
-        ("{{.Foo}}", "template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type context.contextWithTLSListing"),
+        (
+            "{{.Foo}}",
+            "template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type context.contextWithTLSListing",
+        ),
         ("{{.Name.Foo}}", "template: :1:7: executing \"\" at <.Name.Foo>: can't evaluate field Foo in type string"),
         ("{{len 3}}", "template: :1:2: executing \"\" at <len 3>: error calling len: len of type int"),
         ("{{nil}}", "template: :1:2: executing \"\" at <nil>: nil is not a command"),
-        ("{{eq 1 \"a\"}}", "template: :1:2: executing \"\" at <eq 1 \"a\">: error calling eq: incompatible types for comparison"),
+        (
+            "{{eq 1 \"a\"}}",
+            "template: :1:2: executing \"\" at <eq 1 \"a\">: error calling eq: incompatible types for comparison",
+        ),
         ("{{lower 1}}", "template: :1:8: executing \"\" at <1>: expected string; found 1"),
-        ("{{join .Name \",\"}}", "template: :1:7: executing \"\" at <.Name>: wrong type for value; expected []string; got string"),
+        (
+            "{{join .Name \",\"}}",
+            "template: :1:7: executing \"\" at <.Name>: wrong type for value; expected []string; got string",
+        ),
         ("{{\"a\" \"b\"}}", "template: :1:2: executing \"\" at <\"a\">: can't give argument to non-function \"a\""),
-        ("x\n {{index .Nothing 1}}", "template: :2:3: executing \"\" at <index .Nothing 1>: error calling index: index of untyped nil"),
-        ("{{index .List 9}}", "template: :1:2: executing \"\" at <index .List 9>: error calling index: index out of range: 9"),
+        (
+            "x\n {{index .Nothing 1}}",
+            "template: :2:3: executing \"\" at <index .Nothing 1>: error calling index: index of untyped nil",
+        ),
+        (
+            "{{index .List 9}}",
+            "template: :1:2: executing \"\" at <index .List 9>: error calling index: index out of range: 9",
+        ),
         ("{{.Nothing.X}}", "template: :1:10: executing \"\" at <.Nothing.X>: nil pointer evaluating interface {}.X"),
         ("{{range .Name}}{{end}}", "template: :1:8: executing \"\" at <.Name>: range can't iterate over default"),
-        ("{{.Name 1}}", "template: :1:2: executing \"\" at <.Name>: Name has arguments but cannot be invoked as function"),
+        (
+            "{{.Name 1}}",
+            "template: :1:2: executing \"\" at <.Name>: Name has arguments but cannot be invoked as function",
+        ),
         ("{{upper}}", "template: :1:2: executing \"\" at <upper>: wrong number of args for upper: want 1 got 0"),
     ]);
     let error = render("{{template \"Q\"}}").unwrap_err();
@@ -256,7 +283,8 @@ fn methods_are_called_with_their_arguments() {
         })
     };
     let options = Options { missing: Missing::Key, method: &method, header: false };
-    let run = |source: &str| Template::parse(source).unwrap().render(&data(), options).map_err(|error| error.to_string());
+    let run =
+        |source: &str| Template::parse(source).unwrap().render(&data(), options).map_err(|error| error.to_string());
     assert_eq!(run("{{.Label \"a\"}}").as_deref(), Ok("<a>"));
     assert_eq!(run("{{\"a\" | .Label | upper}}").as_deref(), Ok("<A>"));
     assert!(run("{{.Label}}").unwrap_err().contains("one label at a time"));
