@@ -57,7 +57,7 @@ impl Jail for Running {
     }
 
     fn freeze(&mut self, frozen: bool) -> Result<(), Failure> {
-        Ok(if frozen { Self::freeze(self)? } else { self.thaw()? })
+        Ok(if frozen { Self::freeze(self) } else { self.thaw() }?)
     }
 
     fn oom_killed(&self) -> bool {
