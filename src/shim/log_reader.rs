@@ -320,6 +320,7 @@ fn watch(dir: &Path, run_dir: &Path) -> Result<Option<OwnedFd>, rustix::io::Errn
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "fixtures, not records")]
 mod tests {
     use super::*;
     use crate::shim::LogPlan;

@@ -196,6 +196,7 @@ fn a_killed_shim_is_judged_dead() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a flag for the check, not a record")]
 fn health_is_checked_on_time_and_a_slow_check_fails() {
     let millis = |n: u64| n * 1_000_000;
     let mut fixture = script("sleep 100");
