@@ -1,7 +1,7 @@
 //! The mounter: the first process in a container's namespaces. It assembles the tree, leaves the keeper and the first
 //! process behind as the shim's children, and ends.
 
-use super::bundle::{Bundle, Root};
+use super::bundle::Bundle;
 use super::error::{Context, LaunchError};
 use super::init::{Start, Stdio, start};
 use super::keeper::{Keeper, MADE};
@@ -45,6 +45,11 @@ pub(super) const KEEPER: u8 = b'K';
 pub(super) const TERMINAL: u8 = b'T';
 pub(super) const ERROR: u8 = b'E';
 
+/// Host directory the root is attached over until it becomes the root. The container's root must reach it with no right
+/// over the host (the store is closed to it), and nothing below it may be needed on the way; `/proc` and `/sys` would make
+/// the kernel refuse new mounts of theirs.
+const PLACE: &str = "/etc";
+
 /// Largest frame among these processes.
 pub(super) const FRAME: usize = 1 << 16;
 
@@ -80,10 +85,7 @@ impl Mounter<'_> {
 
     fn work(&self) -> Result<(), LaunchError> {
         let plan = self.plan;
-        let at: &Path = match &self.bundle.root {
-            Root::Overlay { store, .. } => store,
-            Root::Directory(path) => path,
-        };
+        let at = Path::new(PLACE);
         let (_, outside) = self.frame()?;
         let staged = self.userns.is_some() || !self.joins.is_empty();
         let mut attached = Vec::new();
