@@ -4,6 +4,7 @@
 //! Context files are read where they lie; nothing is copied before a `COPY` names it.
 
 pub mod cache;
+mod changes;
 pub mod context;
 pub mod dockerfile;
 pub mod files;
@@ -13,6 +14,7 @@ pub mod ignore;
 pub mod solve;
 
 pub use cache::{BuildCache, CacheRecord};
+pub use changes::{ChangeError, changed_config};
 pub use context::{Context, ContextError};
 pub use graph::Settings;
 pub use solve::{BuildError, BuildEvent, BuildRequest, Built, StepError, StepLabel, build};

@@ -10,8 +10,9 @@ use super::table::ellipsis;
 use super::time::{ago, long_time};
 use super::verbs::{ANY, Verb};
 use crate::base::{Timestamp, human_size};
+use crate::build::changed_config;
 use crate::image::{Image, ImageError, Images, ImportOptions, Removed};
-use crate::oci::{ContainerConfig, Reference};
+use crate::oci::Reference;
 use clap::Command;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -137,7 +138,9 @@ fn save_flags(command: Command) -> Command {
 }
 
 fn import_flags(command: Command) -> Command {
-    command.arg(value("message", "string", "Set commit message for imported image").short('m'))
+    command
+        .arg(list("change", "Apply Dockerfile instruction to the created image").short('c'))
+        .arg(value("message", "string", "Set commit message for imported image").short('m'))
 }
 
 fn image_prune_flags(command: Command) -> Command {
@@ -436,9 +439,11 @@ fn import(context: &Context<'_>, parsed: Parsed) -> Outcome {
         );
     }
     let name = parsed.arguments.get(1).map(|text| reference(text)).transpose()?;
+    let changes: Vec<String> = parsed.all("change").map(str::to_owned).collect();
+    let config = changed_config(&changes).map_err(|error| Failure::failed(format!("--change {error}")))?;
     let file = archive(Some(source), "import")?;
     let message = parsed.filled("message").unwrap_or_else(|| format!("Imported from {source}"));
-    let options = ImportOptions { reference: name, message, config: ContainerConfig::default(), platform: None };
+    let options = ImportOptions { reference: name, message, config, platform: None };
     let image = Images::open(context.paths())?.import(&file, &options)?;
     out(format!("{}\n", image.id))?;
     Ok(0)
