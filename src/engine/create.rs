@@ -2,7 +2,7 @@
 
 use super::hardening::{Walls, walls};
 use super::merge::merge;
-use super::record::{ContainerRecord, ImageUse, MountKind, MountPoint, NetworkView, SCHEMA};
+use super::record::{ContainerRecord, ImageUse, MountKind, MountPoint, SCHEMA};
 use super::request::{CreateRequest, LimitRequest, MountRequest, NetworkMode};
 use super::undo::Undo;
 use super::{Engine, EngineError, names};
@@ -76,7 +76,7 @@ impl Engine {
             stop_timeout: merged.stop_timeout,
             health: merged.health,
             log: self.log_plan(&request, &id)?,
-            network: NetworkView::default(),
+            network: self.unattached_network(&request),
             request,
             id,
         };
@@ -136,10 +136,6 @@ impl Engine {
         undo.push(move || drop(std::fs::remove_dir_all(made)));
         if let Some(profile) = &walls.profile {
             write_bytes(&dir.join("seccomp.json"), profile, crate::store::Durability::Atomic)?;
-        }
-        for file in ["hosts", "hostname", "resolv.conf"] {
-            let path = dir.join(file);
-            std::fs::File::create(&path).map_err(StoreError::io("create", &path))?;
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A container's network at start: what it asks for, what it got, and the files that name it.
 
 use super::record::{ContainerRecord, NetworkView};
-use super::request::NetworkMode;
+use super::request::{CreateRequest, NetworkMode};
 use super::{Engine, EngineError};
 use crate::network::{self, Attached, EndpointPlan, EndpointRequest, HostLine, Mode, PortRequest, Resolver};
 use crate::shim::protocol::{Forward, NetworkHandles};
@@ -11,15 +11,16 @@ use std::net::IpAddr;
 pub(super) const HOST_RESOLVER: &str = "/etc/resolv.conf";
 
 impl Engine {
-    /// Reserves a container's place in its network; `None` when it shares another container's namespace.
+    /// Reserves a container's place in its network; `None` when it has none, the host's or another container's.
     pub(super) fn plan_network(&self, record: &ContainerRecord) -> Result<Option<EndpointPlan>, EngineError> {
         let request = &record.request;
         let mode = match &request.network {
-            NetworkMode::None => Mode::None,
-            NetworkMode::Host => Mode::Host,
+            // The sandbox brings loopback up by itself; the host's namespace needs nothing.
+            NetworkMode::None | NetworkMode::Host | NetworkMode::Container(_) => {
+                return Ok(None);
+            }
             NetworkMode::Default => Mode::Network(network::DEFAULT_NETWORK.to_owned()),
             NetworkMode::Named(name) => Mode::Network(name.clone()),
-            NetworkMode::Container(_) => return Ok(None),
         };
         let mut ports: Vec<PortRequest> = request
             .publish
@@ -83,12 +84,14 @@ impl Engine {
         Ok(HostLine { address, names })
     }
 
-    /// Returns the view of a network that is not attached here: the host's or another container's.
-    pub(super) fn borrowed_network(&self, record: &ContainerRecord) -> NetworkView {
-        let name = match &record.request.network {
+    /// Returns the view of a network before it is attached, or that is not attached here.
+    pub(super) fn unattached_network(&self, request: &CreateRequest) -> NetworkView {
+        let name = match &request.network {
             NetworkMode::Host => "host".to_owned(),
+            NetworkMode::None => "none".to_owned(),
             NetworkMode::Container(name) => format!("container:{name}"),
-            _ => "none".to_owned(),
+            NetworkMode::Default => network::DEFAULT_NETWORK.to_owned(),
+            NetworkMode::Named(name) => name.clone(),
         };
         NetworkView { name, ..NetworkView::default() }
     }

@@ -2,8 +2,8 @@
 
 use crate::base::ContainerId;
 use crate::shim;
-use crate::store::{Paths, StoreError, read_json, remove_file, write_json};
-use std::path::PathBuf;
+use crate::store::{Paths, StoreError, remove_file};
+use std::path::{Path, PathBuf};
 
 /// First id of the first slot: above the usual subordinate ids and systemd-nspawn's range.
 const FIRST: u32 = 0x7000_0000;
@@ -18,6 +18,9 @@ pub enum RangeError {
     /// All are in use.
     #[error("all {} ranges of user ids are in use by running containers", (END - FIRST) / SIZE)]
     Exhausted,
+    /// The directory of slots is gone.
+    #[error("the directory of id ranges {} does not exist", .0.display())]
+    Missing(PathBuf),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -27,7 +30,7 @@ fn file(paths: &Paths, base: u32) -> PathBuf {
     paths.run.join("ranges").join(format!("{base:08x}"))
 }
 
-/// Takes a slot for a container by exclusive create; nothing on disk carries it, so it dies with the boot.
+/// Takes a slot for a container by making a symbolic link to its id, which succeeds for one only; nothing on disk carries it, so it dies with the boot.
 ///
 /// The search starts at a place derived from the id, so that parallel starts seldom collide. A slot whose container has
 /// no living shim and no record is taken over.
@@ -37,19 +40,26 @@ fn file(paths: &Paths, base: u32) -> PathBuf {
 pub fn take(paths: &Paths, id: &ContainerId) -> Result<u32, RangeError> {
     let slots = (END - FIRST) / SIZE;
     let start = u32::from_str_radix(&id.as_str()[..7], 16).unwrap_or(0) % slots;
-    let draft = paths.run.join("ranges").join(format!(".{}", id.short()));
-    write_json(&draft, id, crate::store::Durability::Atomic)?;
     let taken = (0..slots).map(|step| FIRST + (start + step) % slots * SIZE).find(|base| {
         let path = file(paths, *base);
-        std::fs::hard_link(&draft, &path).is_ok() || (is_stale(paths, &path) && std::fs::rename(&draft, &path).is_ok())
+        let take = || std::os::unix::fs::symlink(id.as_str(), &path).is_ok();
+        take() || (is_stale(paths, &path) && std::fs::remove_file(&path).is_ok() && take())
     });
-    remove_file(&draft)?;
-    taken.ok_or(RangeError::Exhausted)
+    match taken {
+        Some(base) => Ok(base),
+        None if !paths.run.join("ranges").is_dir() => Err(RangeError::Missing(paths.run.join("ranges"))),
+        None => Err(RangeError::Exhausted),
+    }
+}
+
+/// Returns the container that holds a slot.
+fn owner(path: &Path) -> Option<ContainerId> {
+    ContainerId::try_from(std::fs::read_link(path).ok()?.into_os_string().into_string().ok()?).ok()
 }
 
 /// Tells whether a slot's file names a container that is gone.
-fn is_stale(paths: &Paths, path: &std::path::Path) -> bool {
-    let Ok(owner) = read_json::<ContainerId>(path) else { return false };
+fn is_stale(paths: &Paths, path: &Path) -> bool {
+    let Some(owner) = owner(path) else { return false };
     !paths.container(&owner).exists() && !shim::is_alive(&paths.container_run(&owner))
 }
 
@@ -59,8 +69,8 @@ fn is_stale(paths: &Paths, path: &std::path::Path) -> bool {
 /// When the file cannot be removed.
 pub fn release(paths: &Paths, id: &ContainerId, base: u32) -> Result<(), StoreError> {
     let path = file(paths, base);
-    match read_json::<ContainerId>(&path) {
-        Ok(owner) if owner == *id => remove_file(&path),
+    match owner(&path) {
+        Some(owner) if owner == *id => remove_file(&path),
         _ => Ok(()),
     }
 }
@@ -68,7 +78,7 @@ pub fn release(paths: &Paths, id: &ContainerId, base: u32) -> Result<(), StoreEr
 /// Returns the slot a container holds.
 pub fn held(paths: &Paths, id: &ContainerId) -> Option<u32> {
     let start = u32::from_str_radix(&id.as_str()[..7], 16).ok()? % ((END - FIRST) / SIZE);
-    let is_ours = |base: u32| read_json::<ContainerId>(&file(paths, base)).is_ok_and(|owner| owner == *id);
+    let is_ours = |base: u32| owner(&file(paths, base)).is_some_and(|owner| owner == *id);
     let first = FIRST + start * SIZE;
     if is_ours(first) {
         return Some(first);

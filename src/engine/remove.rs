@@ -1,6 +1,7 @@
 //! Removing containers and what belongs to them, in an order that a cut at any point leaves repairable.
 
 use super::record::{Container, ContainerRecord};
+use super::request::NetworkMode;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
@@ -63,7 +64,10 @@ impl Engine {
             Err(error) if error.is_not_found() => return Ok(()),
             other => other?,
         };
-        self.release(id)?;
+        match record.request.network {
+            NetworkMode::Default | NetworkMode::Named(_) => self.release(id)?,
+            _ => self.release_ids(id)?,
+        }
         if record.request.auto_remove { self.erase(&record, true) } else { Ok(()) }
     }
 

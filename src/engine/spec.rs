@@ -55,6 +55,7 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
         cgroup: Cgroup { path: format!("bulkhead/{}", record.id), limits: record.limits.clone() },
         hardening: Hardening { seccomp: now.seccomp.clone(), ..record.hardening.clone() },
         init: request.init,
+        require: request.require.clone(),
     }
 }
 

@@ -46,6 +46,8 @@ pub struct Started {
 impl Engine {
     /// Starts a container; one that runs already is [`EngineError::Status`].
     ///
+    /// Whoever attaches also finishes: it calls [`Engine::end`] once the container has ended.
+    ///
     /// # Errors
     /// When the sandbox, the network or the program cannot be started; the container is then as it was before.
     pub fn start(
@@ -56,23 +58,52 @@ impl Engine {
         tty_size: Option<(u16, u16)>,
     ) -> Result<Started, EngineError> {
         let _lock = FileLock::acquire_dir(&self.paths.container(id))?;
-        let Container { mut record, state } = self.observe(id)?;
+        let Container { record, state } = self.observe(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             let status = if state.status == Status::Paused { "paused, unpause it" } else { "running" };
             return Err(EngineError::Status { action: "start", name: record.name, status });
         }
+        self.start_locked(record, launcher, attach, tty_size)
+    }
+
+    /// Starts a container that has just been created and that nobody else can have started: its lease is held.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub fn start_created(
+        &self,
+        record: ContainerRecord,
+        launcher: Launcher<'_>,
+        attach: Option<AttachRequest>,
+        tty_size: Option<(u16, u16)>,
+    ) -> Result<Started, EngineError> {
+        let _lock = FileLock::acquire_dir(&self.paths.container(&record.id))?;
+        if self.has_shim(&record.id) {
+            return Err(EngineError::Status { action: "start", name: record.name, status: "running" });
+        }
+        self.start_locked(record, launcher, attach, tty_size)
+    }
+
+    fn start_locked(
+        &self,
+        mut record: ContainerRecord,
+        launcher: Launcher<'_>,
+        attach: Option<AttachRequest>,
+        tty_size: Option<(u16, u16)>,
+    ) -> Result<Started, EngineError> {
+        let id = record.id.clone();
         record.process.tty_size = tty_size;
         let mut undo = Undo::new();
-        undo.push(|| drop(self.release(id)));
+        undo.push(|| drop(self.release(&id)));
         let place = self.plan_network(&record)?;
         self.write_own_files(&record, place.as_ref())?;
-        let plan = self.shim_plan(&record)?;
+        let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
         let mut shim = launcher()?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = attach.map(|streams| shim.attach(streams.stdin, streams.output)).transpose()?;
         let (mut warnings, mut handles, mut descriptors) = (Vec::new(), NetworkHandles::default(), Vec::new());
-        record.network = match place {
-            None => self.borrowed_network(&record),
+        let network = match place {
+            None => self.unattached_network(&record.request),
             Some(place) => {
                 let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
                 let (view, for_shim) = taken(&attached);
@@ -80,11 +111,28 @@ impl Engine {
                 view
             }
         };
-        record.save(&self.paths)?;
+        if record.network != network {
+            record.network = network;
+            record.save(&self.paths)?;
+        }
         let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
         shim.proceed(handles, &borrowed).map_err(start_error)?;
         undo.keep();
         Ok(Started { stream, client: shim.into_client(), warnings })
+    }
+
+    /// Does what is due after the end of a container whose start attached: takes down what it held, removes it if it
+    /// was to be, and tells its shim so.
+    ///
+    /// # Errors
+    /// When something cannot be given back; the shim then tries again in a process of its own.
+    pub fn end(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
+        self.finish(id)?;
+        match client.finished() {
+            // It has waited long enough, or was killed; there is nothing left to say.
+            Err(ShimError::Codec(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Puts the shim's order together: range of ids, filter, bundle.
@@ -140,6 +188,7 @@ impl Engine {
             stop_timeout: record.stop_timeout,
             health: record.health.clone(),
             cleanup: self.cleanup(id),
+            starter_finishes: false,
         })
     }
 
@@ -200,6 +249,12 @@ impl Engine {
     /// The first that happened; everything is tried.
     pub(super) fn release(&self, id: &ContainerId) -> Result<(), EngineError> {
         let network = network::detach(id, &self.paths);
+        self.release_ids(id)?;
+        Ok(network?)
+    }
+
+    /// Gives back the id range and the directory in `$RUN` of a container that has no network of ours.
+    pub(super) fn release_ids(&self, id: &ContainerId) -> Result<(), EngineError> {
         if let Some(base) = ranges::held(&self.paths, id) {
             ranges::release(&self.paths, id, base)?;
         }
@@ -210,7 +265,6 @@ impl Engine {
             }
             _ => Ok(()),
         };
-        network?;
         Ok(removed?)
     }
 
@@ -223,6 +277,7 @@ impl Engine {
             // In place: an earlier start's mount of it stays true.
             let mut file = std::fs::OpenOptions::new()
                 .write(true)
+                .create(true)
                 .truncate(true)
                 .open(&path)
                 .map_err(StoreError::io("open", &path))?;

@@ -38,6 +38,8 @@ pub struct Bundle {
     pub hardening: Hardening,
     /// Whether our own init reaps and forwards signals as PID 1 (`--init`).
     pub init: bool,
+    /// What must be enforced, or nothing starts (`--require landlock>=4`).
+    pub require: Vec<String>,
 }
 
 /// Where the root file system comes from.

@@ -10,6 +10,7 @@ use super::outside::{end, give_pipes, make, namespace_with_map, open_namespace, 
 use super::plan::{Kind, LaunchPlan, UserPlan, plan};
 use super::running::Running;
 use super::user::IDS;
+use crate::security::enforced::require;
 use crate::security::{CapabilitySet, Enforced, HostFeatures};
 use crate::sys::process::*;
 use crate::sys::socket::{pair, recv_frame, send_frame};
@@ -55,7 +56,13 @@ impl Launch {
         stdio: Option<[BorrowedFd<'_>; 3]>,
         reuse: Option<&Kept>,
     ) -> Result<Pending, LaunchError> {
-        Self::begin_on(bundle, stdio, reuse, &HostFeatures::probe())
+        Self::begin_on(bundle, stdio, reuse, Self::look())
+    }
+
+    /// Looks at the host, once in the life of this process.
+    pub fn look() -> &'static HostFeatures {
+        static HOST: std::sync::OnceLock<HostFeatures> = std::sync::OnceLock::new();
+        HOST.get_or_init(HostFeatures::probe)
     }
 
     /// Does what [`Launch::begin`] does on a host already looked at.
@@ -77,13 +84,18 @@ impl Launch {
         set_undumpable().at(|| "hide our memory")?;
         give_pipes(stdio, plan.user.base());
         let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
+        let enforced = enforced(bundle, &plan, host, &cgroups);
+        if let Err(error) = require(&bundle.require, host, &enforced) {
+            cgroups.remove();
+            return Err(LaunchError::refused(error.to_string()));
+        }
         match start(bundle, &plan, host, stdio, reuse, &cgroups) {
             Ok((mounter, report, keeper, kept)) => Ok(Pending {
                 mounter: Some(mounter),
                 report,
                 keeper,
                 kept,
-                enforced: enforced(bundle, &plan, host, &cgroups),
+                enforced,
                 cgroups: Some(cgroups),
                 base: plan.user.base(),
                 shows_view: plan.new.contains(&Kind::Cgroup),

@@ -250,6 +250,14 @@ impl Client {
         self.done("unpause", &Request::Unpause)
     }
 
+    /// Says that what the container held has been taken down; see [`ShimPlan::starter_finishes`].
+    ///
+    /// # Errors
+    /// When the shim is gone already.
+    pub fn finished(&mut self) -> Result<(), ShimError> {
+        self.send(&Request::Finished, &[])
+    }
+
     /// Asks for the state.
     ///
     /// # Errors

@@ -24,6 +24,8 @@ pub(super) trait Jail: Sized {
     /// What a restart uses again: user and network namespaces.
     type Kept;
 
+    /// Finds out beforehand what every launch needs to know of the host.
+    fn prepare() {}
     /// Makes the namespaces, or uses those of the last run.
     fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Self::Kept>) -> Result<Self::Pending, Failure>;
     /// Returns the network namespace, if it is the container's own, and the pid of a process inside.

@@ -28,9 +28,11 @@ pub struct ShimPlan {
     pub stop_timeout: i64,
     /// Health check.
     pub health: Option<HealthPlan>,
-    /// Arguments for our own binary that take down what the container held, run in a fresh process after the end;
-    /// empty when the starting command does it.
+    /// Arguments for our own binary that take down what the container held, run in a fresh process after the end.
     pub cleanup: Vec<String>,
+    /// Whether whoever starts the container stays and takes down what it held itself, which saves that process; when
+    /// its connection closes before [`super::protocol::Request::Finished`], `cleanup` runs all the same.
+    pub starter_finishes: bool,
 }
 
 /// Rotation of a container's log.

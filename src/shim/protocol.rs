@@ -65,6 +65,9 @@ pub enum Request {
     Unpause,
     /// Answer with [`Reply::State`].
     State,
+    /// The caller that started the container has taken down what it held outside the shim
+    /// ([`ShimPlan::starter_finishes`]). Not answered.
+    Finished,
 }
 
 /// Descriptors that follow [`Request::Proceed`].

@@ -44,6 +44,10 @@ impl<J: Jail> Supervisor<J> {
             Request::Pause => self.freeze(true),
             Request::Unpause => self.freeze(false),
             Request::State => Reply::State(Box::new(self.state.clone())),
+            Request::Finished => {
+                self.finished(number);
+                return None;
+            }
         };
         Some((reply, Vec::new()))
     }

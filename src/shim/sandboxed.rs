@@ -23,6 +23,10 @@ impl Jail for Running {
     type Pending = Pending;
     type Kept = Kept;
 
+    fn prepare() {
+        Launch::look();
+    }
+
     fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Kept>) -> Result<Pending, Failure> {
         Ok(Launch::begin(bundle, stdio, kept)?)
     }

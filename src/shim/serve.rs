@@ -19,6 +19,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Serves one container from its plan to its end. Ends silently when the socket closes before a plan came.
 pub(super) fn serve<J: Jail>(socket: OwnedFd) {
     let mut receiver = Receiver::default();
+    // The command line is still parsing: what can be known without its plan is found out meanwhile.
+    J::prepare();
     // The engine is forgiven nothing on this socket: whatever is no launch ends it.
     let Ok(Some((Request::Launch(plan), _))) = receiver.wait(socket.as_fd(), None) else { return };
     // Without a subreaper, orphans of a container in the host's pid namespace would end up with the host's init.
@@ -30,7 +32,8 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd) {
     match launch(&mut supervisor, &socket, &mut receiver) {
         Ok(Some(pid)) => {
             if send(&socket, &Reply::Started { pid }, &[]).is_ok() {
-                supervisor.add_caller(socket, true);
+                let number = supervisor.add_caller(socket, true);
+                supervisor.set_finisher(number);
             }
             supervisor.shrink();
             super::groups::leave_v2();

@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 const MOST_CALLERS: usize = 256;
 /// Callers let in before those who are here get their turn.
 const CALLERS_AT_ONCE: usize = 16;
+/// How long an ended container waits for the command that started it to take down what it held.
+const FINISH: Duration = Duration::from_secs(30);
 /// How long the end of the container waits for added processes to be reaped.
 const REAP: Duration = Duration::from_secs(2);
 
@@ -63,6 +65,10 @@ pub(super) struct Supervisor<J: Jail> {
     ending: Option<Instant>,
     /// Whether the final state is written and only slow readers remain.
     over: bool,
+    /// The caller that takes down what the container held, as long as it is there.
+    finisher: Option<u32>,
+    /// Until when an ended container waits for its finisher.
+    finish_by: Option<Instant>,
 }
 
 impl<J: Jail> Supervisor<J> {
@@ -116,6 +122,8 @@ impl<J: Jail> Supervisor<J> {
             kept: None,
             ending: None,
             over: false,
+            finisher: None,
+            finish_by: None,
         })
     }
 
@@ -175,7 +183,7 @@ impl<J: Jail> Supervisor<J> {
     }
 
     /// Serves a connection from now on; one that `waits` is told the end without asking.
-    pub(super) fn add_caller(&mut self, socket: OwnedFd, waits: bool) {
+    pub(super) fn add_caller(&mut self, socket: OwnedFd, waits: bool) -> u32 {
         let number = self.next_caller;
         self.next_caller += 1;
         if self.callers.len() < MOST_CALLERS
@@ -184,12 +192,17 @@ impl<J: Jail> Supervisor<J> {
             caller.waits = waits;
             self.callers.insert(number, caller);
         }
+        number
     }
 
     /// Runs until the container has ended for good and everybody has heard of it.
     pub(super) fn run(&mut self) {
         let mut more = false;
-        while !self.over || self.streams.unsent() || self.callers.values().any(Control::unsent) {
+        while !self.over
+            || self.finish_by.is_some()
+            || self.streams.unsent()
+            || self.callers.values().any(Control::unsent)
+        {
             let deadline = if more { Some(Instant::now()) } else { self.deadline() };
             // epoll_wait fails for a bad descriptor or buffer only.
             let Ok(events) = self.poller.wait(deadline) else { return };
@@ -227,7 +240,7 @@ impl<J: Jail> Supervisor<J> {
         for _ in 0..CALLERS_AT_ONCE {
             let Some(listener) = &self.listener else { return };
             match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) if super::codec::check_peer(socket.as_fd()).is_ok() => self.add_caller(socket, false),
+                Ok(socket) if super::codec::check_peer(socket.as_fd()).is_ok() => drop(self.add_caller(socket, false)),
                 Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
                 Err(Errno::MFILE | Errno::NFILE) => {
                     // The caller stays in the queue and would wake us without end: those who only listen make room.
@@ -267,6 +280,24 @@ impl<J: Jail> Supervisor<J> {
 
     fn drop_caller(&mut self, number: u32) {
         self.callers.remove(&number);
+        if self.finisher == Some(number) {
+            self.finisher = None;
+            if self.finish_by.take().is_some() {
+                super::serve::clean_up(&self.plan.cleanup);
+            }
+        }
+    }
+
+    /// Hears that the finisher has taken down what the container held.
+    pub(super) fn finished(&mut self, number: u32) {
+        if self.finisher == Some(number) && self.finish_by.take().is_some() {
+            self.finisher = None;
+        }
+    }
+
+    /// Names the caller that takes down what the container held.
+    pub(super) fn set_finisher(&mut self, number: u32) {
+        self.finisher = self.plan.starter_finishes.then_some(number);
     }
 
     /// Answers a caller, if it is still there.
@@ -357,7 +388,10 @@ impl<J: Jail> Supervisor<J> {
             self.answer_all(&reply, |caller| std::mem::take(&mut caller.stops));
         }
         self.answer_all(&Reply::Exited { code }, |caller| std::mem::take(&mut caller.waits));
-        super::serve::clean_up(&self.plan.cleanup);
+        match self.finisher {
+            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
+            _ => super::serve::clean_up(&self.plan.cleanup),
+        }
         self.over = true;
     }
 
@@ -390,11 +424,15 @@ impl<J: Jail> Supervisor<J> {
         let own =
             [self.restart_at, self.ending, self.stop.as_ref().and_then(Stop::deadline), health, self.streams.idle_at()];
         // Whatever is over but unsent is only waited for, by events.
-        if self.over { None } else { own.into_iter().chain(relays).flatten().min() }
+        if self.over { self.finish_by } else { own.into_iter().chain(relays).flatten().min() }
     }
 
     fn timers(&mut self, now: Instant) {
         if self.over {
+            if self.finish_by.is_some_and(|latest| latest <= now) {
+                self.finish_by = None;
+                super::serve::clean_up(&self.plan.cleanup);
+            }
             return;
         }
         self.streams.trim(now);

@@ -4,8 +4,11 @@
 //! While any lease is held, garbage collection spares what no record names yet.
 
 use super::lock::{FileLock, is_locked};
-use super::record::{Durability, StoreError};
-use super::{Paths, remove_file, write_bytes};
+use super::record::StoreError;
+use super::{Paths, remove_file};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -56,8 +59,15 @@ impl Lease {
         let dir = paths.root.join("leases");
         let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
-        write_bytes(&draft, subject.as_bytes(), Durability::Atomic)?;
-        let lock = FileLock::acquire(&draft)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)
+            .map_err(StoreError::io("create", &draft))?;
+        file.write_all(subject.as_bytes()).map_err(StoreError::io("write", &draft))?;
+        let lock = FileLock::hold(file, &draft)?;
         std::fs::rename(&draft, &path).map_err(StoreError::io("rename", &draft))?;
         Ok(Self { path, _lock: lock })
     }
@@ -90,6 +100,7 @@ impl Drop for Lease {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Durability, write_bytes};
     use super::*;
 
     #[test]

@@ -32,10 +32,11 @@ impl FileLock {
     /// # Errors
     /// When the file cannot be opened or locked.
     pub fn acquire(path: &Path) -> Result<Self, StoreError> {
-        Self::wait(open(path)?, path)
+        Self::hold(open(path)?, path)
     }
 
-    fn wait(file: File, path: &Path) -> Result<Self, StoreError> {
+    /// Waits for the lock of a file that is open already.
+    pub(super) fn hold(file: File, path: &Path) -> Result<Self, StoreError> {
         loop {
             match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
                 Err(rustix::io::Errno::INTR) => continue,
@@ -50,7 +51,7 @@ impl FileLock {
     /// # Errors
     /// When the directory does not exist or cannot be locked.
     pub fn acquire_dir(path: &Path) -> Result<Self, StoreError> {
-        Self::wait(File::open(path).map_err(StoreError::io("open", path))?, path)
+        Self::hold(File::open(path).map_err(StoreError::io("open", path))?, path)
     }
 
     /// Takes the lock if it is free; `None` when somebody else holds it.

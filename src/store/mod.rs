@@ -7,7 +7,7 @@
 //!   images/references.json       image references -> manifest digest (written under the lock `image`)
 //!   snapshots/<key>/{meta.json,fs,work}
 //!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
-//!   names/<name>                 contains the container's id
+//!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json
 //!   build/cache/                 cache/seccomp/<digest>.bpf

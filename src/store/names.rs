@@ -1,7 +1,7 @@
-//! Container names, each owned by exactly one container: `names/<name>` holds its id.
+//! Container names, each owned by exactly one container: `names/<name>` is a symbolic link to its id.
 
 use super::record::StoreError;
-use super::{Paths, read_json, remove_file};
+use super::{Paths, remove_file};
 use crate::base::ContainerId;
 use std::io;
 use std::path::PathBuf;
@@ -53,31 +53,35 @@ impl Names {
 
     /// Takes a name: of two who try at once exactly one succeeds.
     ///
-    /// The name appears together with its owner (a hard link of a finished file), so nobody ever reads half of it.
+    /// A name is a symbolic link whose text is the owner's id: it appears together with its owner in one system call,
+    /// and nobody ever reads half of it.
     ///
     /// # Errors
     /// [`NameError::Taken`] when another container has it.
     pub fn reserve(&self, name: &str, id: &ContainerId) -> Result<(), NameError> {
         Self::check(name)?;
         let path = self.dir.join(name);
-        let draft = self.dir.join(format!(".{id}"));
-        super::write_json(&draft, id, super::Durability::Atomic)?;
-        let linked = std::fs::hard_link(&draft, &path);
-        remove_file(&draft)?;
-        match linked {
-            Ok(()) => Ok(()),
-            Err(source) if source.kind() == io::ErrorKind::AlreadyExists => {
-                let owner = read_json(&path)?;
-                Err(NameError::Taken { name: name.to_owned(), owner })
+        loop {
+            match std::os::unix::fs::symlink(id.as_str(), &path) {
+                Ok(()) => return Ok(()),
+                Err(source) if source.kind() == io::ErrorKind::AlreadyExists => match self.owner(name) {
+                    Some(owner) => return Err(NameError::Taken { name: name.to_owned(), owner }),
+                    // Given back between our two looks, or no link of ours.
+                    None if path.symlink_metadata().is_ok() => {
+                        return Err(StoreError::Io { action: "read name", path, source }.into());
+                    }
+                    None => {}
+                },
+                Err(source) => return Err(StoreError::Io { action: "reserve name", path, source }.into()),
             }
-            Err(source) => Err(StoreError::Io { action: "reserve name", path, source }.into()),
         }
     }
 
     /// Returns the owner of a name.
     pub fn owner(&self, name: &str) -> Option<ContainerId> {
         Self::check(name).ok()?;
-        read_json(&self.dir.join(name)).ok()
+        let text = std::fs::read_link(self.dir.join(name)).ok()?;
+        ContainerId::try_from(text.into_os_string().into_string().ok()?).ok()
     }
 
     /// Gives a name back if this container has it.

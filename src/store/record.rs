@@ -62,8 +62,9 @@ impl StoreError {
 /// # Errors
 /// When the file cannot be read, is larger than 64 MiB, or is not of the expected form.
 pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, StoreError> {
-    let mut text = Vec::new();
     let file = File::open(path).map_err(StoreError::io("open", path))?;
+    let length = file.metadata().map_or(0, |data| data.len().min(MAX_RECORD));
+    let mut text = Vec::with_capacity(length as usize + 1);
     file.take(MAX_RECORD).read_to_end(&mut text).map_err(StoreError::io("read", path))?;
     serde_json::from_slice(&text).map_err(|source| StoreError::Form { path: path.to_owned(), source })
 }

@@ -130,6 +130,7 @@ impl Box {
                     .to_vec(),
             },
             init: false,
+            require: Vec::new(),
             id,
         }
     }

@@ -63,6 +63,7 @@ fn fixture(line: &str) -> Option<Fixture> {
             readonly_paths: Vec::new(),
         },
         init: false,
+        require: Vec::new(),
         id,
     };
     let at = |name: &str| dir.path().join(name);
@@ -78,6 +79,7 @@ fn fixture(line: &str) -> Option<Fixture> {
         stop_timeout: 10,
         health: None,
         cleanup: Vec::new(),
+        starter_finishes: false,
     };
     Some(Fixture { dir, plan })
 }

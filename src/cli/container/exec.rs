@@ -1,12 +1,15 @@
 //! `exec`.
 
 use super::create_flags::{Surroundings, environment};
+use super::relay::Relay;
 use super::run::{code_byte, detach_keys, require_terminal};
+use crate::base::ContainerId;
 use crate::cli::context::{Context, talk};
+use crate::cli::detach::DetachKeys;
 use crate::cli::error::{Failure, Outcome, exit};
 use crate::cli::flags::{Parsed, list, switch, value};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, window_size};
-use crate::engine::{EngineError, ExecRequest};
+use crate::engine::{Engine, EngineError, ExecRequest};
 use crate::shim::{ShimError, Status};
 use clap::Command;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -84,14 +87,32 @@ pub(super) fn exec(context: &Context<'_>, parsed: Parsed) -> Outcome {
         tty_size: if tty { window_size() } else { None },
         privileged: parsed.switch("privileged")?,
     };
+    if tty {
+        return with_terminal(&engine, &id, request, (detach, interactive), detach_keys(&parsed)?);
+    }
     let null = null()?;
-    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let stdio = match (detach, interactive) {
-        (true, _) => [null.as_fd(), null.as_fd(), null.as_fd()],
-        (false, true) => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
-        (false, false) => [null.as_fd(), stdout.as_fd(), stderr.as_fd()],
-    };
-    let mut process = engine.exec(&id, request, (!tty).then_some(stdio)).map_err(|error| refused(&error))?;
+    if detach {
+        engine.exec(&id, request, Some([null.as_fd(); 3])).map_err(|error| refused(&error))?;
+        return Ok(0);
+    }
+    let (relay, ends) = Relay::new(interactive)?;
+    let stdin = ends.stdin.as_ref().map_or(null.as_fd(), AsFd::as_fd);
+    let stdio = [stdin, ends.stdout.as_fd(), ends.stderr.as_fd()];
+    let mut process = engine.exec(&id, request, Some(stdio)).map_err(|error| refused(&error))?;
+    drop(ends);
+    relay.copy(process.as_fd())?;
+    process.wait().map(code_byte).map_err(|error: ShimError| Failure::from_error(exit::FAILED, &error))
+}
+
+/// `exec -t`: the process gets a terminal of the container's own, whose master comes to us.
+fn with_terminal(
+    engine: &Engine,
+    id: &ContainerId,
+    request: ExecRequest,
+    (detach, interactive): (bool, bool),
+    keys: DetachKeys,
+) -> Outcome {
+    let mut process = engine.exec(id, request, None).map_err(|error| refused(&error))?;
     if detach {
         return Ok(0);
     }
@@ -102,7 +123,7 @@ pub(super) fn exec(context: &Context<'_>, parsed: Parsed) -> Outcome {
             stdin: interactive,
             tty: true,
             forward_signals: false,
-            keys: detach_keys(&parsed)?,
+            keys,
             show: [true, true],
         };
         match session.copy(&Signals::take()?, &mut Terminal(terminal.as_fd()))? {

@@ -7,6 +7,7 @@ mod list;
 mod logs;
 mod mounts;
 mod ports;
+mod relay;
 mod run;
 mod show;
 mod values;

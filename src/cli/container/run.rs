@@ -7,6 +7,7 @@ use crate::cli::detach::{DEFAULT, DetachKeys};
 use crate::cli::error::{Failure, Outcome, exit};
 use crate::cli::flags::{Parsed, switch, value};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, stdin_is_terminal, window_size};
+use crate::engine::record::ContainerRecord;
 use crate::engine::request::CreateRequest;
 use crate::engine::{AttachRequest, Engine, EngineError, Started};
 use crate::shim::{Client, Status};
@@ -104,7 +105,7 @@ fn create_container(
     engine: &Engine,
     parsed: &Parsed,
     request: CreateRequest,
-) -> Result<(ContainerId, impl Sized + use<>), Failure> {
+) -> Result<(ContainerRecord, impl Sized + use<>), Failure> {
     let file = parsed.filled("cidfile");
     if let Some(file) = &file
         && Path::new(file).exists()
@@ -131,15 +132,15 @@ fn create_container(
             return Err(Failure::new(exit::USAGE, format!("write the container ID to {file}: {error}")));
         }
     }
-    Ok((record.id, lease))
+    Ok((record, lease))
 }
 
 /// `create`.
 pub(super) fn create(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let request = request_of(&parsed)?;
     let engine = context.engine()?;
-    let (id, _lease) = create_container(&engine, &parsed, request)?;
-    out(format!("{id}\n"))?;
+    let (record, _lease) = create_container(&engine, &parsed, request)?;
+    out(format!("{}\n", record.id))?;
     Ok(0)
 }
 
@@ -156,25 +157,28 @@ pub(super) fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         require_terminal(attachment.stdin, attachment.tty)?;
     }
     let engine = context.engine().map_err(|failure| failure.code(exit::USAGE))?;
-    let (id, _lease) = create_container(&engine, &parsed, request)?;
+    let (record, lease) = create_container(&engine, &parsed, request)?;
+    let id = record.id.clone();
     // Taken before the start, so that a signal that comes meanwhile reaches the container.
     let signals = if detach { None } else { Some(Signals::take()?) };
     let attach =
         (!detach).then_some(AttachRequest { stdin: attachment.stdin, output: attachment.show != [false, false] });
     let size = if attachment.tty { window_size() } else { None };
-    let started = engine.start(&id, &mut || context.launch(), attach, size).map_err(|error| {
+    let started = engine.start_created(record, &mut || context.launch(), attach, size).map_err(|error| {
         if remove && let Err(error) = engine.remove(&id, true, true) {
             complain(&Failure::from(error));
         }
         of_run(&error)
     })?;
+    // The shim answers for the container from here on.
+    drop(lease);
     warn(&started.warnings);
     match signals {
         None => {
             out(format!("{id}\n"))?;
             Ok(0)
         }
-        Some(signals) => follow(started, attachment, &signals),
+        Some(signals) => follow(started, attachment, &signals, Some((&engine, &id))),
     }
 }
 
@@ -197,13 +201,24 @@ impl Remote for Shim<'_> {
     }
 }
 
-/// Copies until the container ends or the user leaves it; returns the exit code of `run`.
-fn follow(started: Started, attachment: Attachment, signals: &Signals) -> Outcome {
+/// Copies until the container ends or the user leaves it; returns the exit code of `run`. Whoever started the
+/// container also takes down what it held.
+fn follow(
+    started: Started,
+    attachment: Attachment,
+    signals: &Signals,
+    started_by_us: Option<(&Engine, &ContainerId)>,
+) -> Outcome {
     let Started { stream, mut client, .. } = started;
     let Some(stream) = stream else { return wait_for(&mut client) };
     let ending = session(stream.as_fd(), Framing::Frames, attachment).copy(signals, &mut Shim(&mut client))?;
     match ending {
-        Ending::Exited(code) => Ok(code_byte(code)),
+        Ending::Exited(code) => {
+            if let Some((engine, id)) = started_by_us {
+                engine.end(id, &mut client)?;
+            }
+            Ok(code_byte(code))
+        }
         Ending::Detached => {
             talk("\nread escape sequence\n");
             Ok(0)
@@ -268,6 +283,7 @@ pub(super) fn start(context: &Context<'_>, parsed: Parsed) -> Outcome {
         started,
         Attachment { stdin, show: [true, true], tty, keys: detach_keys(&parsed)?, forward_signals },
         &signals,
+        Some((&engine, &id)),
     )
 }
 
@@ -289,5 +305,5 @@ pub(super) fn attach(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let stream = client.attach(stdin, true).map_err(|error| Failure::from_error(exit::FAILED, &error))?;
     let attachment =
         Attachment { stdin, show: [true, true], tty, keys: detach_keys(&parsed)?, forward_signals: proxy(&parsed)? };
-    follow(Started { stream: Some(stream), client, warnings: Vec::new() }, attachment, &signals)
+    follow(Started { stream: Some(stream), client, warnings: Vec::new() }, attachment, &signals, None)
 }

@@ -52,6 +52,7 @@ fn script(script: &str) -> Fixture {
             readonly_paths: Vec::new(),
         },
         init: false,
+        require: Vec::new(),
     };
     let plan = ShimPlan {
         bundle,
@@ -65,6 +66,7 @@ fn script(script: &str) -> Fixture {
         stop_timeout: 10,
         health: None,
         cleanup: Vec::new(),
+        starter_finishes: false,
     };
     Fixture { dir, plan }
 }
