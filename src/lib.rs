@@ -17,4 +17,6 @@ pub mod shim;
 pub mod step;
 pub mod store;
 pub mod sys;
+#[cfg(test)]
+mod tests;
 pub mod volume;

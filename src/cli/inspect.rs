@@ -2,11 +2,11 @@
 
 use super::container::protocol_name;
 use crate::base::{ContainerId, Timestamp};
+use crate::engine::VolumeEntry;
 use crate::engine::record::{Container, MountKind, MountPoint};
 use crate::engine::request::NetworkMode;
 use crate::image::{Active, Image};
 use crate::shim::{RestartPolicy, Status};
-use crate::volume::Volume;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -374,13 +374,14 @@ pub(super) fn image(image: &Image) -> Value {
     })
 }
 
-/// Writes a volume whose files lie in `data`.
-pub(super) fn volume(volume: &Volume, data: &Path) -> Value {
+/// Writes a volume.
+pub(super) fn volume(entry: &VolumeEntry) -> Value {
+    let volume = &entry.record;
     json!({
         "CreatedAt": volume.created.to_string(),
         "Driver": "local",
         "Labels": if volume.labels.is_empty() { Value::Null } else { object(&volume.labels) },
-        "Mountpoint": data.display().to_string(),
+        "Mountpoint": entry.mountpoint.display().to_string(),
         "Name": volume.name,
         "Options": null,
         "Scope": "local",

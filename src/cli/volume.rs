@@ -2,11 +2,11 @@
 
 use super::container::{confirmed, inspect_flags, inspect_kinds, parse_label, parse_pair, prune_flags};
 use super::context::{Context, each, out, talk};
-use super::error::{Failure, Outcome, exit};
+use super::error::{Failure, Outcome};
 use super::flags::{Parsed, list, switch, value};
 use super::format::{Listing, Row};
 use super::verbs::{ANY, Verb};
-use crate::volume::{Volume, VolumeError, Volumes};
+use crate::engine::VolumeEntry;
 use clap::Command;
 use std::collections::BTreeMap;
 
@@ -44,12 +44,6 @@ const fn verb(
     Verb { names, usage, about, count, interspersed: true, flags, run }
 }
 
-impl From<VolumeError> for Failure {
-    fn from(error: VolumeError) -> Self {
-        Self::from_error(exit::FAILED, &error)
-    }
-}
-
 fn create_flags(command: Command) -> Command {
     command
         .arg(value("driver", "string", "Specify volume driver name (local)").short('d'))
@@ -79,9 +73,8 @@ fn create(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let labels: BTreeMap<String, String> =
         parsed.read_all("label", |text| parse_label(text).map(|label| vec![label]))?.into_iter().collect();
     let name = parsed.arguments.first().cloned().or_else(|| parsed.filled("name"));
-    let engine = context.engine()?;
-    let (volume, _) = Volumes::new(&engine.paths).create(name.as_deref(), &labels)?;
-    out(format!("{}\n", volume.name))?;
+    let volume = context.engine()?.create_volume(name.as_deref(), &labels)?;
+    out(format!("{}\n", volume.record.name))?;
     Ok(0)
 }
 
@@ -100,9 +93,9 @@ fn ls(context: &Context<'_>, parsed: Parsed) -> Outcome {
     ];
     let filters = parsed.read_all("filter", |text| parse_pair(text).map(|pair| vec![pair]))?;
     let engine = context.engine()?;
-    let volumes = Volumes::new(&engine.paths);
-    let mut chosen: Vec<Volume> = Vec::new();
-    for volume in volumes.list()? {
+    let mut chosen = Vec::new();
+    for entry in engine.volumes()? {
+        let volume = &entry.record;
         let mut passes = true;
         for (key, wanted) in &filters {
             passes &= match key.as_str() {
@@ -118,15 +111,15 @@ fn ls(context: &Context<'_>, parsed: Parsed) -> Outcome {
             };
         }
         if passes {
-            chosen.push(volume);
+            chosen.push(entry);
         }
     }
-    chosen.sort_by(|a, b| a.name.cmp(&b.name));
     if parsed.switch("quiet")? && !parsed.given("format") {
-        out(chosen.iter().map(|volume| format!("{}\n", volume.name)).collect::<String>())?;
+        out(chosen.iter().map(|entry| format!("{}\n", entry.record.name)).collect::<String>())?;
         return Ok(0);
     }
-    let row = |volume: &Volume| {
+    let row = |entry: &VolumeEntry| {
+        let volume = &entry.record;
         let labels: Vec<String> = volume.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let not_known = || "N/A".to_owned();
         let mut row = Row::new([
@@ -135,7 +128,7 @@ fn ls(context: &Context<'_>, parsed: Parsed) -> Outcome {
             ("Group", not_known()),
             ("Labels", labels.join(",")),
             ("Links", not_known()),
-            ("Mountpoint", volumes.data(&volume.name).display().to_string()),
+            ("Mountpoint", entry.mountpoint.display().to_string()),
             ("Name", volume.name.clone()),
             ("Scope", "local".to_owned()),
             ("Size", not_known()),
@@ -167,7 +160,7 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     }
     let engine = context.engine()?;
     let mut unused = Vec::new();
-    for volume in Volumes::new(&engine.paths).list()? {
+    for VolumeEntry { record: volume, .. } in engine.volumes()? {
         if (all || volume.anonymous) && engine.volume_users(&volume.name)?.is_empty() {
             unused.push(volume.name);
         }

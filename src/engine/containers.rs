@@ -61,7 +61,7 @@ impl Engine {
                 Err(error) => return Err(error),
             }
         }
-        all.sort_by(|a, b| b.record.created.cmp(&a.record.created));
+        all.sort_by_key(|container| std::cmp::Reverse(container.record.created));
         Ok(all)
     }
 

@@ -57,7 +57,7 @@ pub enum HardeningError {
 
 /// The walls asked for; the text of a profile file comes along.
 #[derive(Debug)]
-pub struct Walls {
+pub(super) struct Walls {
     /// The walls, without the compiled filter.
     pub hardening: Hardening,
     /// Which profile.
@@ -70,7 +70,7 @@ pub struct Walls {
 ///
 /// # Errors
 /// See [`HardeningError`].
-pub fn walls(request: &HardeningRequest) -> Result<Walls, HardeningError> {
+pub(super) fn walls(request: &HardeningRequest) -> Result<Walls, HardeningError> {
     let mut walls = Walls {
         hardening: Hardening {
             level: if request.privileged { Level::Privileged } else { Level::Default },

@@ -18,10 +18,12 @@ pub mod spec;
 mod start;
 mod stop;
 mod undo;
+mod volumes;
 
 pub use error::EngineError;
 pub use exec::ExecRequest;
 pub use start::{AttachRequest, Launcher, Started};
+pub use volumes::VolumeEntry;
 
 use crate::config::Settings;
 use crate::store::Paths;

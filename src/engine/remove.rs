@@ -29,9 +29,9 @@ impl Engine {
         }
         match FileLock::acquire_dir(&self.paths.container(id)) {
             // The shim's own clean-up was quicker.
-            Err(error) if error.is_not_found() && record.request.auto_remove => return Ok(()),
-            Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
-            Err(error) => return Err(error.into()),
+            Err(error) if error.is_not_found() && record.request.auto_remove => Ok(()),
+            Err(error) if error.is_not_found() => Err(EngineError::NoContainer(id.to_string())),
+            Err(error) => Err(error.into()),
             Ok(lock) => {
                 if !self.paths.container(id).exists() {
                     return if record.request.auto_remove {

@@ -278,7 +278,10 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
     })
 }
 
-fn namespaces(bundle: &Bundle, user: &UserPlan) -> Result<(Vec<Kind>, Vec<(Kind, PathBuf)>), PlanError> {
+/// Namespaces to make, and those to enter with their paths.
+type Namespaces = (Vec<Kind>, Vec<(Kind, PathBuf)>);
+
+fn namespaces(bundle: &Bundle, user: &UserPlan) -> Result<Namespaces, PlanError> {
     let (mut new, mut join) = (vec![Kind::Mount], Vec::new());
     let wanted = &bundle.namespaces;
     let all = [

@@ -57,8 +57,7 @@ mod tests {
 
     #[test]
     fn upper_layers_cover_lower_ones_and_nothing_is_mounted() {
-        if !rustix::process::geteuid().is_root() {
-            eprintln!("skipped: needs root");
+        if !crate::tests::root() {
             return;
         }
         let dir = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! One thread, one `epoll` loop, no async runtime. It links no driver: networks are set up by the engine before the
 //! container is released and taken down by a clean-up process after it ended. It is forked before the command line
-//! allocates anything ([`ARCHITECTURE.md`] "One container, four processes"), so that it stays small.
+//! allocates anything (`ARCHITECTURE.md` "One container, four processes"), so that it stays small.
 
 mod client;
 mod client_stream;

@@ -1,5 +1,5 @@
 //! Shims around real sandboxes: what plain processes cannot show.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "fixtures fail their test, and a skip is said")]
+#![allow(clippy::unwrap_used, reason = "fixtures fail their test")]
 
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;
@@ -16,8 +16,8 @@ struct Fixture {
 }
 
 fn fixture(line: &str) -> Option<Fixture> {
-    if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped: shims around sandboxes need root");
+    if let Err(why) = crate::support::need_root() {
+        crate::support::skip(&crate::support::test_name(), &why);
         return None;
     }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();

@@ -21,8 +21,8 @@ const REFUSED: &[(&str, &[&str], &str)] = &[
     ("shim", &["network", "volume", "image", "step", "config"], "the shim links no driver and stays small"),
     (
         "build",
-        &["shim", "sandbox", "security", "network", "volume", "store", "sys"],
-        "build reaches the system through engine",
+        &["shim", "sandbox", "security", "network", "volume", "sys"],
+        "build reaches the system through engine; only its cache's own records are store's",
     ),
     ("cli", &["sandbox", "network", "volume"], "a door asks engine"),
 ];

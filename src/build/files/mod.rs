@@ -1,6 +1,6 @@
 //! Files named by `COPY` and `ADD`: found in a tree, digested, and copied into another tree.
 //!
-//! Every path is walked by descriptor inside its root: links in sources and destinations are resolved by [`canonical`],
+//! Every path is walked by descriptor inside its root: links in sources and destinations are resolved by `canonical`,
 //! and what is opened afterwards follows none, so that a link put there in between is an error and not a way out.
 
 mod copy;

@@ -12,7 +12,6 @@ use crate::engine::record::Container;
 use crate::engine::{Engine, EngineError};
 use crate::image::{Images, Snapshotter};
 use crate::shim::Status;
-use crate::volume::{VolumeError, Volumes};
 use clap::Command;
 use serde_json::Value;
 
@@ -100,13 +99,7 @@ fn object(engine: &Engine, kind: &str, name: &str, size: bool) -> Result<Option<
             Err(crate::image::ImageError::NotFound(_)) => None,
             other => Some(shape::image(&other.map_err(|error| Failure::from_error(exit::FAILED, &error))?)),
         },
-        "volume" => match Volumes::new(&engine.paths).get(name) {
-            Err(VolumeError::NotFound(_) | VolumeError::Spelling(_)) => None,
-            other => {
-                let volume = other.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-                Some(shape::volume(&volume, &Volumes::new(&engine.paths).data(name)))
-            }
-        },
+        "volume" => engine.find_volume(name)?.as_ref().map(shape::volume),
         "network" => crate::cli::network::object(engine, name)?,
         _ => return Err(Failure::new(exit::USAGE, format!("{kind:?} is not a valid value for --type"))),
     })

@@ -1,7 +1,7 @@
 //! Unpacks a layer's tar into a directory, in unprivileged processes.
 //!
 //! The parent never parses the archive. An *inflater* (when the stream is compressed) and an *unpacker* are forked, each in
-//! a [`jail`]; the parent only moves and hashes bytes. The unpacker's root directory is the layer's tree, seen through an
+//! a `jail`; the parent only moves and hashes bytes. The unpacker's root directory is the layer's tree, seen through an
 //! idmapped mount, so it is nobody on the host and the ids on disk are plain. What needs privilege (overlay's mark of opaque
 //! directories, file capabilities) it reports at the end, and the parent sets it by descriptor after checking again.
 
