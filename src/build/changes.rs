@@ -1,8 +1,10 @@
-//! Instructions given outside a Dockerfile that set a configuration: `import --change`.
+//! Instructions given outside a Dockerfile that set a configuration: `import --change`, `commit --change`.
 
 use super::dockerfile::{DockerfileError, Instruction, parse};
 use super::graph::{PlanError, Settings, plan};
-use crate::oci::ContainerConfig;
+use crate::base::Digest;
+use crate::oci::{ContainerConfig, ImageConfig, Platform};
+use crate::step::BaseImage;
 
 /// What may stand in a change.
 const ALLOWED: &str =
@@ -35,16 +37,19 @@ pub enum ChangeError {
     },
 }
 
-/// Returns the configuration that the changes lead to, starting from nothing.
+/// Returns the configuration that the changes lead to, starting from another.
 ///
 /// # Errors
 /// At the first change that is none.
-pub fn changed_config(changes: &[String]) -> Result<ContainerConfig, ChangeError> {
-    let mut text = "FROM scratch\n".to_owned();
-    let (mut path, mut workdir) = (false, false);
+pub fn changed_config(base: &ContainerConfig, changes: &[String]) -> Result<ContainerConfig, ChangeError> {
+    if changes.is_empty() {
+        return Ok(base.clone());
+    }
+    let mut text = "FROM base\n".to_owned();
+    let mut path = base.env.iter().any(|entry| entry.starts_with("PATH="));
     for change in changes {
         let refuse = |source| ChangeError::Syntax { change: change.clone(), source };
-        let file = parse(&format!("FROM scratch\n{change}\n")).map_err(refuse)?;
+        let file = parse(&format!("FROM base\n{change}\n")).map_err(refuse)?;
         let not_allowed = |keyword| ChangeError::NotAllowed { change: change.clone(), keyword };
         if file.stages.len() > 1 {
             return Err(not_allowed("FROM"));
@@ -52,8 +57,8 @@ pub fn changed_config(changes: &[String]) -> Result<ContainerConfig, ChangeError
         for statement in file.stages.iter().flat_map(|stage| &stage.statements) {
             match &statement.instruction {
                 Instruction::Env(pairs) => path |= pairs.iter().any(|pair| pair.name == "PATH"),
-                Instruction::Workdir(_) => workdir = true,
-                Instruction::Cmd(_)
+                Instruction::Workdir(_)
+                | Instruction::Cmd(_)
                 | Instruction::Entrypoint(_)
                 | Instruction::Expose(_)
                 | Instruction::Healthcheck(_)
@@ -70,15 +75,20 @@ pub fn changed_config(changes: &[String]) -> Result<ContainerConfig, ChangeError
         text.push('\n');
     }
     let file = parse(&text).map_err(|source| ChangeError::Syntax { change: changes.join("; "), source })?;
-    let graph = plan(&file, &Settings::default(), &mut |_, _| None).map_err(|source| ChangeError::Value { source })?;
+    let platform = Platform::host();
+    let settings = Settings { platform: platform.clone(), build_platform: platform, ..Settings::default() };
+    // Triggers of the base are kept, not performed.
+    let config = ContainerConfig { on_build: Vec::new(), ..base.clone() };
+    let image =
+        BaseImage { id: Digest::of(b""), config: ImageConfig { config, ..ImageConfig::default() }, chain: Vec::new() };
+    let graph =
+        plan(&file, &settings, &mut |_, _| Some(image.clone())).map_err(|source| ChangeError::Value { source })?;
     let mut config = graph.stages.into_iter().nth(graph.target).map(|stage| stage.config.config).unwrap_or_default();
-    // What a build from scratch starts with, an imported image does not have.
+    // A build gives every image a search path; a change gives one when it says so.
     if !path {
         config.env.retain(|entry| !entry.starts_with("PATH="));
     }
-    if !workdir {
-        config.working_dir.clear();
-    }
+    config.on_build.splice(0..0, base.on_build.iter().cloned());
     Ok(config)
 }
 
@@ -87,7 +97,7 @@ mod tests {
     use super::*;
 
     fn changed(changes: &[&str]) -> Result<ContainerConfig, ChangeError> {
-        changed_config(&changes.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
+        changed_config(&ContainerConfig::default(), &changes.iter().map(|&text| text.to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
@@ -100,6 +110,11 @@ mod tests {
         assert_eq!((config.working_dir.as_str(), config.user.as_str()), ("/srv", "1:2"));
         assert!(config.exposed_ports.contains_key("80/tcp"));
         assert_eq!(changed(&["ENV PATH=/x"]).unwrap().env, ["PATH=/x"]);
+        let again = changed_config(&config, &["ENV B=2".to_owned(), "ENTRYPOINT [\"e\"]".to_owned()]).unwrap();
+        assert_eq!(
+            (&again.env[..], again.cmd, again.user),
+            (&["A=1".to_owned(), "B=2".to_owned()][..], None, config.user)
+        );
     }
 
     #[test]

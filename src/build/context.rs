@@ -71,13 +71,7 @@ impl Context {
     /// # Errors
     /// When one of them cannot be read or the ignore file has an error.
     pub fn open(directory: &Path, file: Option<&Path>, cache: &Path) -> Result<Self, ContextError> {
-        let fail = |source| ContextError::Open { path: directory.to_owned(), source };
-        let real = directory.canonicalize().map_err(fail)?;
-        let root = File::open(&real).map_err(fail)?;
-        if !root.metadata().map_err(fail)?.is_dir() {
-            return Err(fail(io::ErrorKind::NotADirectory.into()));
-        }
-        let root = OwnedFd::from(root);
+        let (real, root) = open_root(directory)?;
         let (dockerfile_path, text) = match file {
             Some(path) => (path.to_owned(), read_path(path)?),
             None => {
@@ -91,10 +85,32 @@ impl Context {
         let dockerfile = text.ok_or_else(|| ContextError::NoDockerfile(dockerfile_path.clone()))?;
         let mut own = dockerfile_path.clone().into_os_string();
         own.push(".dockerignore");
-        let own = PathBuf::from(own);
-        let (ignore_path, ignore) = match read_path(&own)? {
-            Some(text) => (own, text),
-            None => (real.join(".dockerignore"), read_inside(&root, ".dockerignore", &real)?.unwrap_or_default()),
+        Self::assemble(&real, root, (dockerfile_path, dockerfile), Some(own.into()), cache)
+    }
+
+    /// Opens a directory as context of a Dockerfile that comes from elsewhere (`-f -`).
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn with_dockerfile(directory: &Path, dockerfile: String, cache: &Path) -> Result<Self, ContextError> {
+        let (real, root) = open_root(directory)?;
+        Self::assemble(&real, root, (PathBuf::from("Dockerfile"), dockerfile), None, cache)
+    }
+
+    fn assemble(
+        real: &Path,
+        root: OwnedFd,
+        (dockerfile_path, dockerfile): (PathBuf, String),
+        own_ignore: Option<PathBuf>,
+        cache: &Path,
+    ) -> Result<Self, ContextError> {
+        let of_file = match own_ignore {
+            Some(path) => read_path(&path)?.map(|text| (path, text)),
+            None => None,
+        };
+        let (ignore_path, ignore) = match of_file {
+            Some(found) => found,
+            None => (real.join(".dockerignore"), read_inside(&root, ".dockerignore", real)?.unwrap_or_default()),
         };
         let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path: ignore_path, source })?;
         let stats = StatCache::load(&cache.join(format!("stat-{}", Digest::of(real.as_os_str().as_bytes()).short())));
@@ -105,6 +121,17 @@ impl Context {
     pub fn source(&self) -> Source<'_> {
         Source { root: self.root.as_fd(), ignore: Some(&self.ignore), exclude: None }
     }
+}
+
+/// Opens the context's directory and says where it really is.
+fn open_root(directory: &Path) -> Result<(PathBuf, OwnedFd), ContextError> {
+    let fail = |source| ContextError::Open { path: directory.to_owned(), source };
+    let real = directory.canonicalize().map_err(fail)?;
+    let root = File::open(&real).map_err(fail)?;
+    if !root.metadata().map_err(fail)?.is_dir() {
+        return Err(fail(io::ErrorKind::NotADirectory.into()));
+    }
+    Ok((real, OwnedFd::from(root)))
 }
 
 /// Reads a file that the user named; a link in it may lead anywhere.

@@ -6,7 +6,7 @@
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
 use std::fs::File;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 /// An image to build on or to copy from.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,8 +73,11 @@ pub struct RunOrder {
 
 /// A file tree that can be walked from a descriptor.
 pub trait Tree {
-    /// Returns the root directory: the merged view, ids plain.
-    fn root(&self) -> BorrowedFd<'_>;
+    /// Returns the root directory: the merged view, ids plain. It may be opened when it is first asked for.
+    ///
+    /// # Errors
+    /// When the system refuses to show the tree.
+    fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error>;
 }
 
 /// What the engine does for the builder.
@@ -110,17 +113,18 @@ pub trait BuildHost {
     /// When a layer is missing or the system refuses.
     fn view(&self, chain: &[Digest]) -> Result<Self::View, Self::Error>;
 
-    /// Runs a command in a tree and returns its exit code; `output` gets both streams as they come.
+    /// Runs a command in a tree and returns its exit code; `output` gets both streams as they come, and nothing (an
+    /// empty slice) from time to time while the command is silent.
     ///
     /// # Errors
     /// When the command could not be started; a command that fails is no error here.
     fn run(&self, active: &Self::Active, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, Self::Error>;
 
-    /// Unpacks an archive (tar; plain, gzip or zstd) into a directory of a tree; owners come from the archive.
+    /// Unpacks an archive (tar; plain, gzip or zstd) into a tree of its own; owners come from the archive.
     ///
     /// # Errors
-    /// When it is no such archive, is damaged, or leaves the directory.
-    fn unpack(&self, archive: File, into: OwnedFd) -> Result<(), Self::Error>;
+    /// When it is no such archive, is damaged, or leaves its root.
+    fn unpack(&self, archive: File) -> Result<Self::View, Self::Error>;
 
     /// Makes a tree's changes a layer.
     ///

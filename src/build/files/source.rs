@@ -318,9 +318,10 @@ impl Source<'_> {
             if ignored && !is_directory {
                 continue;
             }
-            // Sockets are no content.
+            // Sockets are no content, and neither is overlay's mark of a deletion, which archives and single layers show.
             let Some(entry) = entry(path.clone(), &stat, &|| readlink(directory.as_fd(), Path::new(&name)))? else {
-                if FileType::from_raw_mode(stat.st_mode) == FileType::Socket {
+                let kind = FileType::from_raw_mode(stat.st_mode);
+                if kind == FileType::Socket || (kind == FileType::CharacterDevice && stat.st_rdev == 0) {
                     continue;
                 }
                 return Err(SourceError::Special(picked.base.join(&path)));

@@ -31,6 +31,13 @@ pub struct Settings {
     pub build_platform: Platform,
 }
 
+impl Settings {
+    /// Reads a platform as `FROM --platform` takes it: `linux/amd64`, `arm64`, `local`.
+    pub fn platform_named(&self, text: &str) -> Option<Platform> {
+        select::platform(text, self)
+    }
+}
+
 /// Why a Dockerfile cannot be planned.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("line {}: {problem}", lines.first)]

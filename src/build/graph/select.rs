@@ -197,7 +197,7 @@ fn choose(
 }
 
 /// Reads `linux/amd64`, `amd64`, `linux`, `local`.
-fn platform(text: &str, settings: &Settings) -> Option<Platform> {
+pub(super) fn platform(text: &str, settings: &Settings) -> Option<Platform> {
     if text == "local" {
         return Some(settings.build_platform.clone());
     }

@@ -120,9 +120,12 @@ pub enum StepError<E: Error + Send + Sync + 'static> {
         /// The end of its output.
         tail: String,
     },
+    /// The tree of files.
+    #[error("open the step's files")]
+    Tree(#[source] std::io::Error),
     /// The engine.
-    #[error("ask the engine")]
-    Host(#[source] E),
+    #[error(transparent)]
+    Host(E),
 }
 
 impl<E: Error + Send + Sync + 'static> From<SourceError> for StepError<E> {

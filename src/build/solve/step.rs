@@ -60,12 +60,13 @@ pub(super) fn workdir<H: BuildHost>(
     chain: &[Digest],
 ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
     let active = host.prepare(chain).map_err(StepError::Host)?;
-    let mut target = Destination { root: active.root(), options: CopyOptions::default() };
+    let root = active.root().map_err(StepError::Tree)?;
+    let mut target = Destination { root, options: CopyOptions::default() };
     if target.is_directory(path)? {
         return Ok(None);
     }
     if !user.is_empty() {
-        target.options.owner = Some(resolve_owner(active.root(), user)?);
+        target.options.owner = Some(resolve_owner(root, user)?);
     }
     target.directory(path)?;
     host.commit(active).map(Some).map_err(StepError::Host)
@@ -115,8 +116,9 @@ pub(super) fn copy_layers<H: BuildHost>(
     chain: &[Digest],
 ) -> Result<CommittedLayer, StepError<H::Error>> {
     let view = host.view(from).map_err(StepError::Host)?;
-    let picked = pick(Source { root: view.root(), ignore: None, exclude: None }, plan)?;
-    copy(host, view.root(), &picked, plan, chain, true)
+    let root = view.root().map_err(StepError::Tree)?;
+    let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
+    copy(host, root, &picked, plan, chain, true)
 }
 
 fn copy<H: BuildHost>(
@@ -133,14 +135,21 @@ fn copy<H: BuildHost>(
     }
     let several = picked.len() + inline > 1;
     let active = host.prepare(chain).map_err(StepError::Host)?;
-    let owner = plan.chown.as_deref().map(|text| resolve_owner(active.root(), text)).transpose()?;
-    let target = Destination { root: active.root(), options: CopyOptions { owner, mode: plan.chmod, keep } };
+    let root = active.root().map_err(StepError::Tree)?;
+    let owner = plan.chown.as_deref().map(|text| resolve_owner(root, text)).transpose()?;
+    let target = Destination { root, options: CopyOptions { owner, mode: plan.chmod, keep } };
     for source in picked {
         if plan.unpack && !source.is_directory() {
             let file = File::from(source.open(from)?);
             if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
-                let into = target.directory(&plan.destination)?;
-                host.unpack(file, into).map_err(StepError::Host)?;
+                target.directory(&plan.destination)?;
+                let archive = host.unpack(file).map_err(StepError::Host)?;
+                // Owners are the archive's unless --chown says otherwise; modes always are.
+                let target = Destination { root, options: CopyOptions { owner, mode: None, keep: true } };
+                let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
+                for tree in source.pick("/")? {
+                    target.copy(source.root, &tree, &plan.destination, false)?;
+                }
                 continue;
             }
         }

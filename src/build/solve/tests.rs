@@ -6,7 +6,7 @@ use crate::step::{RunOrder, Tree};
 use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write as _;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
@@ -28,8 +28,8 @@ struct Directory {
 }
 
 impl Tree for Directory {
-    fn root(&self) -> BorrowedFd<'_> {
-        self.root.as_fd()
+    fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
+        Ok(self.root.as_fd())
     }
 }
 
@@ -142,10 +142,11 @@ impl BuildHost for Fake {
         Ok(0)
     }
 
-    fn unpack(&self, _: File, into: OwnedFd) -> Result<(), NoImage> {
+    fn unpack(&self, _: File) -> Result<Directory, NoImage> {
         self.unpacked.set(self.unpacked.get() + 1);
-        rustix::fs::mkdirat(into, "unpacked", rustix::fs::Mode::from_raw_mode(0o755)).unwrap();
-        Ok(())
+        let path = self.dir.path().join("archive");
+        fs::create_dir_all(path.join("unpacked")).unwrap();
+        Ok(Directory { root: File::open(&path).unwrap(), path, chain: Vec::new() })
     }
 
     fn commit(&self, active: Directory) -> Result<CommittedLayer, NoImage> {
