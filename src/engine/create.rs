@@ -256,7 +256,7 @@ fn target_of(mount: &MountRequest) -> &str {
 }
 
 /// Cleans a mount target; images and users may name only absolute paths below the root, outside the kernel's trees.
-fn clean_target(target: &str) -> Result<String, EngineError> {
+pub(super) fn clean_target(target: &str) -> Result<String, EngineError> {
     let refuse = |reason: &str| Err(EngineError::Mount { target: target.to_owned(), reason: reason.to_owned() });
     if !target.starts_with('/') {
         return refuse("mount path must be absolute");
@@ -275,7 +275,7 @@ fn clean_target(target: &str) -> Result<String, EngineError> {
     }
 }
 
-fn bind_source(source: &Path, create: bool) -> Result<std::path::PathBuf, EngineError> {
+pub(super) fn bind_source(source: &Path, create: bool) -> Result<std::path::PathBuf, EngineError> {
     if create && !source.exists() {
         DirBuilder::new().recursive(true).create(source).map_err(StoreError::io("create directory", source))?;
     }

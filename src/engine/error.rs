@@ -123,6 +123,15 @@ pub enum EngineError {
     /// An image name is misspelled.
     #[error(transparent)]
     Reference(#[from] crate::oci::ReferenceError),
+    /// A build step asks for the host's network.
+    #[error("RUN --network=host: the build does not give it; build with --network=host if you trust this Dockerfile")]
+    HostNetwork,
+    /// Told to end.
+    #[error("interrupted")]
+    Interrupted,
+    /// What mounts left in a build step's tree cannot be removed.
+    #[error("remove empty mount points from the step's files")]
+    Stubs(#[source] std::io::Error),
     /// The output of a build step ended early.
     #[error("read the output of the build step")]
     Output(#[source] std::io::Error),

@@ -1,6 +1,9 @@
 //! Use cases: containers, images, volumes, networks, exec, logs, build steps. Prints nothing; both doors (`cli`,
 //! later `api`) and both workloads (`build`, `compose`) come through here.
 
+mod build;
+mod build_run;
+mod commit;
 mod containers;
 mod create;
 mod error;
@@ -17,9 +20,12 @@ pub mod request;
 pub mod spec;
 mod start;
 mod stop;
+mod stubs;
 mod undo;
 mod volumes;
 
+pub use build::{Builder, LayerView, StepOptions, StepTree};
+pub use commit::CommitRequest;
 pub use error::EngineError;
 pub use exec::ExecRequest;
 pub use start::{AttachRequest, Launcher, Started};

@@ -2,9 +2,11 @@
 
 use super::record::{Container, ContainerRecord};
 use super::request::NetworkMode;
+use super::stop::groups;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
+use crate::sandbox::sweep;
 use crate::shim::Status;
 use crate::store::{FileLock, Lease, Names, StoreError, remove_file};
 use crate::volume::{VolumeError, Volumes};
@@ -118,6 +120,12 @@ impl Engine {
     pub fn settle_abandoned(&self) -> Result<(), EngineError> {
         for lease in Lease::survey(&self.paths).abandoned {
             if let Some(key) = lease.subject.strip_prefix(TREE) {
+                if let Ok(id) = ContainerId::try_from(key.to_owned()) {
+                    if !self.has_shim(&id) {
+                        sweep(&groups(&id))?;
+                    }
+                    self.end_step(&id)?;
+                }
                 Snapshotter::new(&self.paths).remove(key)?;
             } else if let Ok(id) = ContainerId::try_from(lease.subject.clone())
                 && !self.has_shim(&id)

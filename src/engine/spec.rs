@@ -88,6 +88,20 @@ fn mount(point: &MountPoint, now: &Circumstances) -> Mount {
     Mount { target: point.target.clone(), source, readonly: !point.writable }
 }
 
+/// Looks at a bind source: whose ids it shows.
+pub(super) fn bind_ids(source: &Path) -> BindIds {
+    use std::os::unix::fs::MetadataExt;
+    match std::fs::metadata(source) {
+        Ok(owner) if is_ordinary(owner.uid()) => BindIds::Owner { uid: owner.uid(), gid: owner.gid() },
+        _ => BindIds::Same,
+    }
+}
+
+/// Tells an ordinary user's id from those of the system.
+pub(super) fn is_ordinary(uid: u32) -> bool {
+    (1000..65_534).contains(&uid)
+}
+
 /// A bind source that belongs to an ordinary user shows that user as root (`facts/user-namespaces.md` §4).
 fn owner_of(source: &Path, now: &Circumstances) -> BindIds {
     match now.owners.iter().find(|(path, ..)| path == source) {

@@ -301,8 +301,7 @@ fn owners(record: &ContainerRecord) -> Vec<(std::path::PathBuf, u32, u32)> {
     binds
         .filter_map(|point| {
             let owner = std::fs::metadata(&point.source).ok()?;
-            let ordinary = (1000..65_534).contains(&owner.uid());
-            ordinary.then(|| (point.source.clone(), owner.uid(), owner.gid()))
+            super::spec::is_ordinary(owner.uid()).then(|| (point.source.clone(), owner.uid(), owner.gid()))
         })
         .collect()
 }

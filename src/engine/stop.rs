@@ -147,7 +147,7 @@ impl Engine {
 }
 
 /// Every control group a container may have left.
-fn groups(id: &ContainerId) -> CgroupPlan {
+pub(super) fn groups(id: &ContainerId) -> CgroupPlan {
     let layout = HostFeatures::probe().cgroups;
     let unified = layout.v1.is_empty();
     let mounts = if unified { layout.v2.into_iter().collect() } else { layout.v1 };

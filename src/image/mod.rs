@@ -9,6 +9,7 @@
 mod archive;
 pub mod diff;
 mod error;
+mod extract;
 mod import;
 mod index;
 mod ingest;
@@ -23,6 +24,7 @@ mod tree;
 pub mod unpack;
 
 pub use error::ImageError;
+pub use extract::Extracted;
 pub use import::ImportOptions;
 pub use index::{Layer, chain_ids, next_chain_id};
 pub use load::{Hold, LoadProgress, Loaded};

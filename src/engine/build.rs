@@ -1,0 +1,217 @@
+//! What the engine does for the builder: trees on layers, commands run behind a container's walls, layers and images.
+
+use super::remove::TREE;
+use super::request::{MountRequest, NetworkMode};
+use super::start::Launcher;
+use super::{Engine, EngineError};
+use crate::base::{ContainerId, Digest};
+use crate::image::{Active, Extracted, Hold, Images, Layer, Snapshotter, diff};
+use crate::oci::{ImageConfig, Platform, Reference};
+use crate::sandbox::{view, writable_view};
+use crate::step::{BaseImage, BuildHost, CommittedLayer, RunOrder, Tree};
+use crate::store::{Lease, StoreError};
+use std::cell::{OnceCell, RefCell};
+use std::fs::{DirBuilder, File};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+/// How build steps run.
+#[derive(Clone, Debug, Default)]
+pub struct StepOptions {
+    /// `--network`.
+    pub network: NetworkMode,
+    /// `--add-host`.
+    pub extra_hosts: Vec<(String, String)>,
+    /// `-v`: bound into every step; in no layer, history or cache key.
+    pub mounts: Vec<MountRequest>,
+    /// Modification times after this one become this one: seconds since 1970.
+    pub source_date_epoch: Option<i64>,
+}
+
+/// The engine as the builder sees it, for the length of one build.
+pub struct Builder<'a> {
+    pub(super) engine: &'a Engine,
+    images: Images,
+    pub(super) launcher: RefCell<Launcher<'a>>,
+    pub(super) options: StepOptions,
+    pub(super) interrupt: Option<BorrowedFd<'a>>,
+    _hold: Hold,
+}
+
+/// A writable tree of a build step; gone when dropped uncommitted, or with the process.
+pub struct StepTree<'a> {
+    engine: &'a Engine,
+    /// Key of the snapshot, and the id of the sandbox that runs on it.
+    pub(super) id: ContainerId,
+    pub(super) active: Active,
+    root: OnceCell<OwnedFd>,
+    _lease: Lease,
+}
+
+/// A read-only tree: layers, or an archive that was unpacked.
+pub enum LayerView {
+    /// Layers.
+    Layers(OwnedFd),
+    /// An archive.
+    Archive(Extracted),
+}
+
+impl Engine {
+    /// Begins a build: what it makes is kept from collection until the builder is dropped. When `interrupt` becomes
+    /// readable, the step that runs is killed and the build fails with [`EngineError::Interrupted`].
+    ///
+    /// # Errors
+    /// When the store cannot be opened, or a mount names a source that is not there.
+    pub fn builder<'a>(
+        &'a self,
+        launcher: Launcher<'a>,
+        mut options: StepOptions,
+        interrupt: Option<BorrowedFd<'a>>,
+    ) -> Result<Builder<'a>, EngineError> {
+        if matches!(options.network, NetworkMode::Container(_)) {
+            let text = "a build cannot share the network of a container; use default, none or host".to_owned();
+            return Err(EngineError::Conflict(text));
+        }
+        for mount in &mut options.mounts {
+            match mount {
+                MountRequest::Bind { source, target, .. } => {
+                    *target = super::create::clean_target(target)?;
+                    *source = super::create::bind_source(source, false)?;
+                }
+                _ => return Err(EngineError::Conflict("a build can only bind files of the host: -v /SRC:/DST".into())),
+            }
+        }
+        self.settle_abandoned()?;
+        let images = Images::open(&self.paths)?;
+        let hold = images.hold()?;
+        Ok(Builder { engine: self, images, launcher: RefCell::new(launcher), options, interrupt, _hold: hold })
+    }
+}
+
+impl StepTree<'_> {
+    /// Directory for files of the step that are in no layer; it goes with the tree.
+    pub(super) fn own_files(&self) -> PathBuf {
+        self.engine.paths.snapshots().join(self.id.as_str()).join("files")
+    }
+}
+
+impl Tree for StepTree<'_> {
+    /// Opens the tree when it is first asked for; a step that only runs a command never does.
+    fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
+        if let Some(fd) = self.root.get() {
+            return Ok(fd.as_fd());
+        }
+        let at = &self.active;
+        let fd = writable_view(&at.store, &at.lowers, &at.upper, &at.work)?;
+        Ok(self.root.get_or_init(|| fd).as_fd())
+    }
+}
+
+impl Drop for StepTree<'_> {
+    fn drop(&mut self) {
+        self.root.take();
+        // Committed: there is nothing under this key any more, which is no error.
+        let _ = Snapshotter::new(&self.engine.paths).remove(self.id.as_str());
+    }
+}
+
+impl Tree for LayerView {
+    fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
+        Ok(match self {
+            Self::Layers(root) => root.as_fd(),
+            Self::Archive(archive) => archive.root(),
+        })
+    }
+}
+
+fn directories(chain: &[Digest]) -> Vec<PathBuf> {
+    chain.iter().rev().map(|id| Path::new(id.hex()).join("fs")).collect()
+}
+
+impl<'a> BuildHost for Builder<'a> {
+    type Error = EngineError;
+    type Active = StepTree<'a>;
+    type View = LayerView;
+
+    fn resolve_image(&self, reference: &str, platform: &Platform) -> Result<BaseImage, EngineError> {
+        let image = self.images.resolve(reference)?;
+        let has = image.config.platform();
+        if !has.runs_on(platform) {
+            return Err(EngineError::Platform {
+                image: reference.to_owned(),
+                has: has.to_string(),
+                wanted: platform.to_string(),
+            });
+        }
+        Ok(BaseImage { id: image.id.clone(), chain: image.chain().to_vec(), config: image.config })
+    }
+
+    fn has_layer(&self, chain_id: &Digest) -> Result<bool, EngineError> {
+        Ok(self.images.snapshots().layer(chain_id)?.is_some())
+    }
+
+    fn prepare(&self, chain: &[Digest]) -> Result<StepTree<'a>, EngineError> {
+        self.check_interrupt()?;
+        let id = ContainerId::generate();
+        let lease = Lease::take(&self.engine.paths, &format!("{TREE}{id}"))?;
+        let active = self.images.snapshots().prepare(id.as_str(), chain)?;
+        Ok(StepTree { engine: self.engine, id, active, root: OnceCell::new(), _lease: lease })
+    }
+
+    fn view(&self, chain: &[Digest]) -> Result<LayerView, EngineError> {
+        if chain.is_empty() {
+            let empty = self.engine.empty_directory()?;
+            return Ok(LayerView::Layers(File::open(&empty).map_err(StoreError::io("open", &empty))?.into()));
+        }
+        let root = view(&self.engine.paths.snapshots(), &directories(chain)).map_err(EngineError::View)?;
+        Ok(LayerView::Layers(root))
+    }
+
+    fn run(&self, active: &StepTree<'a>, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, EngineError> {
+        self.run_step(active, order, output)
+    }
+
+    fn unpack(&self, archive: File) -> Result<LayerView, EngineError> {
+        Ok(LayerView::Archive(self.images.extract(&archive)?))
+    }
+
+    fn commit(&self, mut active: StepTree<'a>) -> Result<CommittedLayer, EngineError> {
+        active.root.take();
+        let files = active.own_files();
+        match std::fs::remove_dir_all(&files) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StoreError::io("remove", &files)(source).into());
+            }
+            _ => {}
+        }
+        let options = diff::Options { clamp: self.options.source_date_epoch };
+        let layer = self.images.commit_layer(active.id.as_str(), &options)?;
+        Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
+    }
+
+    fn create_image(&self, config: &ImageConfig, chain: &[Digest], tags: &[String]) -> Result<Digest, EngineError> {
+        let references = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
+        let mut layers = Vec::with_capacity(chain.len());
+        for chain_id in chain {
+            let Some(meta) = self.images.snapshots().layer(chain_id)? else {
+                return Err(EngineError::MissingLayer(chain_id.clone()));
+            };
+            let (diff_id, chain_id) = (meta.diff_id, meta.chain_id);
+            layers.push(Layer { diff_id, chain_id, size: meta.size, tar_size: meta.tar_size });
+        }
+        Ok(self.images.create_image(config.clone(), &layers, &references)?.id)
+    }
+}
+
+impl Engine {
+    /// Returns a directory that is and stays empty.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn empty_directory(&self) -> Result<PathBuf, EngineError> {
+        let empty = self.paths.run.join("empty");
+        DirBuilder::new().recursive(true).mode(0o755).create(&empty).map_err(StoreError::io("create", &empty))?;
+        Ok(empty)
+    }
+}

@@ -1,0 +1,308 @@
+//! Running a command of a build in its tree: a container without a record, gone when the command ends.
+
+use super::build::{Builder, StepTree};
+use super::hardening::walls;
+use super::network::{HOST_RESOLVER, taken};
+use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
+use super::spec::{DEFAULT_SHM, bind_ids};
+use super::start::start_error;
+use super::undo::Undo;
+use super::{EngineError, create, ranges, stubs};
+use crate::base::ContainerId;
+use crate::network::{self, EndpointRequest, Mode, Resolver};
+use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace};
+use crate::security::Hardening;
+use crate::shim::{Client, RestartPolicy, ShimPlan};
+use crate::step::{RunOrder, StepNetwork};
+use crate::store::{StoreError, write_bytes};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use std::fs::DirBuilder;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+
+/// SIGTERM.
+const STOP_SIGNAL: i32 = 15;
+/// SIGKILL.
+const KILL: i32 = 9;
+/// Host name inside build steps; the same as BuildKit's, so that what records it is the same everywhere.
+const HOSTNAME: &str = "buildkitsandbox";
+/// After so long without output the door is told that the step still runs.
+const SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+/// Directories of the image that the sandbox mounts over, made where they are missing.
+const PLACES: [&str; 3] = ["/dev", "/proc", "/sys"];
+
+impl Builder<'_> {
+    /// Fails when the build was told to end.
+    pub(super) fn check_interrupt(&self) -> Result<(), EngineError> {
+        let Some(interrupt) = self.interrupt else { return Ok(()) };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        match poll(&mut [PollFd::from_borrowed_fd(interrupt, PollFlags::IN)], Some(&now)) {
+            Ok(ready) if ready > 0 => Err(EngineError::Interrupted),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs the order to its end and returns the exit code.
+    pub(super) fn run_step(
+        &self,
+        tree: &StepTree<'_>,
+        order: &RunOrder,
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<i32, EngineError> {
+        let id = &tree.id;
+        let network = self.network(order)?;
+        let mut undo = Undo::new();
+        undo.push(|| drop(self.engine.end_step(id)));
+        let run_dir = self.engine.paths.container_run(id);
+        DirBuilder::new().mode(0o700).create(&run_dir).map_err(StoreError::io("create directory", &run_dir))?;
+        let mode = match (network, &self.options.network) {
+            (StepNetwork::None, _) => Mode::None,
+            (StepNetwork::Host, _) => Mode::Host,
+            (StepNetwork::Default, NetworkMode::Named(name)) => Mode::Network(name.clone()),
+            (StepNetwork::Default, _) => Mode::Network(network::DEFAULT_NETWORK.to_owned()),
+        };
+        let dns_servers = host_resolver().servers;
+        let request = EndpointRequest { id: id.clone(), mode, ports: Vec::new(), dns_servers };
+        let place = network::plan(&request, &self.engine.paths)?;
+        let mounts = self.mounts(tree, order, place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4))?;
+        let targets: Vec<String> =
+            mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
+        let mut shim = (self.launcher.borrow_mut())()?;
+        let plan = self.plan(tree, order, network == StepNetwork::Host, mounts, &run_dir)?;
+        let prepared = shim.launch(plan).map_err(start_error)?;
+        let stream = shim.attach(false, true)?;
+        let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.engine.paths)?;
+        let (_, handles) = taken(&attached);
+        let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
+        shim.proceed(handles, &descriptors).map_err(start_error)?;
+        let code = self.relay(stream.as_fd(), output)?;
+        drop(shim);
+        // The sandbox is gone and the upper directory ours again.
+        drop(undo);
+        stubs::remove(&tree.active, &targets).map_err(|source| EngineError::Stubs(source.into()))?;
+        Ok(code)
+    }
+
+    /// What the step asks for, or what the build says.
+    fn network(&self, order: &RunOrder) -> Result<StepNetwork, EngineError> {
+        match (order.network, &self.options.network) {
+            (StepNetwork::Default, NetworkMode::None) => Ok(StepNetwork::None),
+            (StepNetwork::Default, NetworkMode::Host) => Ok(StepNetwork::Host),
+            // A Dockerfile may come from anywhere; the host's network is given by the command line only.
+            (StepNetwork::Host, NetworkMode::Host) => Ok(StepNetwork::Host),
+            (StepNetwork::Host, _) => Err(EngineError::HostNetwork),
+            (asked, _) => Ok(asked),
+        }
+    }
+
+    /// Writes the step's own files beside its tree and lists all mounts; those of the user come first.
+    fn mounts(
+        &self,
+        tree: &StepTree<'_>,
+        order: &RunOrder,
+        address: Option<IpAddr>,
+        gateway: Option<IpAddr>,
+    ) -> Result<Vec<Mount>, EngineError> {
+        let mut mounts = Vec::new();
+        for request in &self.options.mounts {
+            let MountRequest::Bind { source, target, readonly, recursive, .. } = request else { continue };
+            let source = MountSource::Bind { path: source.clone(), recursive: *recursive, ids: bind_ids(source) };
+            mounts.push(Mount { target: target.clone(), source, readonly: *readonly });
+        }
+        let extra = network::extra_hosts(&self.options.extra_hosts, gateway)?;
+        let hosts = network::hosts_text(address, HOSTNAME, "", &extra);
+        let resolv = host_resolver().text(address.is_some());
+        let own = [("/etc/hosts", hosts.into_bytes(), 0o644), ("/etc/resolv.conf", resolv.into_bytes(), 0o644)];
+        let given = order.files.iter().map(|file| (file.path.as_str(), file.content.clone(), file.mode));
+        let dir = tree.own_files();
+        DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("create directory", &dir))?;
+        for (number, (target, content, mode)) in own.into_iter().chain(given).enumerate() {
+            let covered = |mount: &Mount| mount.target == target || target.starts_with(&format!("{}/", mount.target));
+            if mounts.iter().any(covered) {
+                continue;
+            }
+            let path = dir.join(number.to_string());
+            write_bytes(&path, &content, crate::store::Durability::Atomic)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
+                .map_err(StoreError::io("set mode of", &path))?;
+            mounts.push(Mount { target: target.to_owned(), source: MountSource::OwnFile(path), readonly: false });
+        }
+        Ok(mounts)
+    }
+
+    /// Puts the order to the shim together: the walls of a container with default options.
+    fn plan(
+        &self,
+        tree: &StepTree<'_>,
+        order: &RunOrder,
+        host_network: bool,
+        mounts: Vec<Mount>,
+        run_dir: &Path,
+    ) -> Result<ShimPlan, EngineError> {
+        let id = &tree.id;
+        let walls = walls(&HardeningRequest::default())?;
+        let seccomp = self.engine.compile(id, &walls.seccomp, walls.hardening.capabilities)?;
+        let userns = match host_network {
+            true => UserNamespace::Host { because: "--network=host".to_owned() },
+            false => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
+        };
+        let at = &tree.active;
+        let new = || Namespace::New;
+        let bundle = Bundle {
+            id: id.clone(),
+            root: Root::Overlay {
+                store: at.store.clone(),
+                lowers: at.lowers.clone(),
+                upper: at.upper.clone(),
+                work: at.work.clone(),
+                volatile: true,
+            },
+            root_readonly: false,
+            userns,
+            namespaces: Namespaces {
+                net: if host_network { Namespace::Host } else { Namespace::New },
+                pid: new(),
+                ipc: new(),
+                uts: new(),
+                cgroup: new(),
+                time: new(),
+            },
+            hostname: HOSTNAME.to_owned(),
+            domainname: String::new(),
+            process: Process {
+                args: order.args.clone(),
+                env: order.env.clone(),
+                cwd: order.cwd.clone(),
+                user: order.user.clone(),
+                groups: Vec::new(),
+                tty: false,
+                tty_size: None,
+                rlimits: Vec::new(),
+                oom_score_adj: 0,
+            },
+            mounts,
+            shm_size: DEFAULT_SHM,
+            devices: Vec::new(),
+            sysctls: Vec::new(),
+            cgroup: Cgroup { path: format!("bulkhead/{id}"), limits: self.limits() },
+            hardening: Hardening { seccomp, ..walls.hardening },
+            init: false,
+            require: Vec::new(),
+        };
+        Ok(ShimPlan {
+            bundle,
+            stdin_open: false,
+            state_file: run_dir.join("state.json"),
+            durable: false,
+            run_dir: run_dir.to_owned(),
+            log: None,
+            restart: RestartPolicy::No,
+            stop_signal: STOP_SIGNAL,
+            stop_timeout: 10,
+            health: None,
+            // The builder takes down what the step held; when it is killed, the next command does.
+            cleanup: Vec::new(),
+            starter_finishes: false,
+        })
+    }
+
+    fn limits(&self) -> crate::sandbox::Limits {
+        create::limits(&LimitRequest::default(), &self.engine.settings.limits)
+    }
+
+    /// Passes a step's output on until its end and returns its exit code (frames: [`crate::shim::protocol`]).
+    fn relay(&self, stream: BorrowedFd<'_>, output: &mut dyn FnMut(&[u8])) -> Result<i32, EngineError> {
+        let failed = |errno: Errno| EngineError::Output(errno.into());
+        let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        loop {
+            let mut waits = vec![PollFd::from_borrowed_fd(stream, PollFlags::IN)];
+            waits.extend(self.interrupt.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            match poll(&mut waits, Some(&SILENCE)) {
+                Err(Errno::INTR) => continue,
+                Ok(0) => {
+                    output(&[]);
+                    continue;
+                }
+                other => other.map_err(failed)?,
+            };
+            if waits.get(1).is_some_and(|wait| !wait.revents().is_empty()) {
+                return Err(EngineError::Interrupted);
+            }
+            match rustix::io::read(stream, &mut piece) {
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Ok(0) => return Err(EngineError::Output(std::io::ErrorKind::UnexpectedEof.into())),
+                count => pending.extend_from_slice(&piece[..count.map_err(failed)?]),
+            }
+            if let Some(code) = frames(&mut pending, output) {
+                return Ok(code);
+            }
+        }
+    }
+}
+
+/// Takes the complete frames out of what was read; returns the exit code when it has come.
+fn frames(pending: &mut Vec<u8>, output: &mut dyn FnMut(&[u8])) -> Option<i32> {
+    let mut at = 0;
+    let mut code = None;
+    while let Some(header) = pending.get(at..at + 8) {
+        let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let Some(payload) = pending.get(at + 8..at + 8 + length) else { break };
+        match header[0] {
+            3 => code = Some(std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok()).unwrap_or(-1)),
+            _ if !payload.is_empty() => output(payload),
+            _ => {}
+        }
+        at += 8 + length;
+    }
+    pending.drain(..at);
+    code
+}
+
+fn host_resolver() -> Resolver {
+    Resolver::parse(&std::fs::read_to_string(HOST_RESOLVER).unwrap_or_default())
+}
+
+impl super::Engine {
+    /// Takes a build step's sandbox down, whatever state it is in: processes, network, id range, run directory.
+    ///
+    /// # Errors
+    /// The first that happened; everything is tried.
+    pub(super) fn end_step(&self, id: &ContainerId) -> Result<(), EngineError> {
+        let stopped = match Client::connect(&self.paths.container_run(id)) {
+            Ok(mut client) => client.stop(Some(KILL), Some(0)).map(drop),
+            Err(_) => Ok(()),
+        };
+        let settled = self.settled(id);
+        self.release(id)?;
+        settled?;
+        match stopped {
+            // It ended by itself meanwhile.
+            Err(crate::shim::ShimError::Gone { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_cut_where_they_end_however_they_arrive() {
+        let frame = |stream: u8, payload: &[u8]| {
+            [&[stream, 0, 0, 0][..], &(payload.len() as u32).to_be_bytes(), payload].concat()
+        };
+        let bytes = [frame(1, b"one\n"), frame(2, b""), frame(2, b"two\n"), frame(3, b"42")].concat();
+        for step in [1, 3, 8, 100] {
+            let (mut pending, mut seen, mut code) = (Vec::new(), Vec::new(), None);
+            for part in bytes.chunks(step) {
+                pending.extend_from_slice(part);
+                code = code.or(frames(&mut pending, &mut |text| seen.extend_from_slice(text)));
+            }
+            assert_eq!((&seen[..], code, pending.is_empty()), (&b"one\ntwo\n"[..], Some(42), true), "pieces of {step}");
+        }
+    }
+}
