@@ -12,7 +12,7 @@ use super::verbs::{ANY, Verb};
 use crate::base::{Timestamp, human_size};
 use crate::build::changed_config;
 use crate::image::{Image, ImageError, Images, ImportOptions, Removed};
-use crate::oci::Reference;
+use crate::oci::{ContainerConfig, Reference};
 use clap::Command;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
@@ -306,7 +306,7 @@ fn rmi(context: &Context<'_>, parsed: Parsed) -> Outcome {
     })
 }
 
-fn reference(text: &str) -> Result<Reference, Failure> {
+pub(super) fn reference(text: &str) -> Result<Reference, Failure> {
     text.parse().map_err(|error| Failure::failed(format!("{text:?} is not an image name: {error}")))
 }
 
@@ -440,7 +440,8 @@ fn import(context: &Context<'_>, parsed: Parsed) -> Outcome {
     }
     let name = parsed.arguments.get(1).map(|text| reference(text)).transpose()?;
     let changes: Vec<String> = parsed.all("change").map(str::to_owned).collect();
-    let config = changed_config(&changes).map_err(|error| Failure::failed(format!("--change {error}")))?;
+    let config = changed_config(&ContainerConfig::default(), &changes)
+        .map_err(|error| Failure::failed(format!("--change {error}")))?;
     let file = archive(Some(source), "import")?;
     let message = parsed.filled("message").unwrap_or_else(|| format!("Imported from {source}"));
     let options = ImportOptions { reference: name, message, config, platform: None };

@@ -4,6 +4,7 @@
 //! that was called is built. stdout is data, stderr is talk; failures become exit codes here and nowhere else.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this floor is the one that prints")]
 
+mod build;
 mod container;
 mod context;
 mod detach;

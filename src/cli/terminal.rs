@@ -57,6 +57,11 @@ pub(super) fn window_size() -> Option<(u16, u16)> {
     (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
 }
 
+/// Returns the number of columns of stderr's terminal.
+pub(super) fn stderr_columns() -> usize {
+    tcgetwinsize(std::io::stderr()).map(|size| usize::from(size.ws_col)).ok().filter(|n| *n > 0).unwrap_or(80)
+}
+
 /// Tells whether stdin is a terminal.
 pub(super) fn stdin_is_terminal() -> bool {
     isatty(std::io::stdin())
@@ -128,12 +133,34 @@ impl Signals {
     /// # Errors
     /// When the system refuses.
     pub(super) fn take() -> io::Result<Self> {
+        Self::of(FORWARDED.into_iter().chain([Signal::SIGWINCH]))
+    }
+
+    /// Blocks the signals that ask a command to end, so that it can take down what it made.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn take_endings() -> io::Result<Self> {
+        Self::of([Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter())
+    }
+
+    fn of(signals: impl Iterator<Item = Signal>) -> io::Result<Self> {
         let mut set = SigSet::empty();
-        FORWARDED.iter().for_each(|signal| set.add(*signal));
-        set.add(Signal::SIGWINCH);
+        signals.for_each(|signal| set.add(signal));
         let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
         let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
         Ok(Self { descriptor, before })
+    }
+
+    /// Returns the number of a signal that has come.
+    pub(super) fn number(&self) -> Option<i32> {
+        self.descriptor.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
+    }
+}
+
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
     }
 }
 

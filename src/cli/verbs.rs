@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::error::Outcome;
 use super::flags::Parsed;
-use super::{container, generate, image, network, system, volume};
+use super::{build, container, generate, image, network, system, volume};
 use clap::Command;
 
 /// One verb.
@@ -44,7 +44,7 @@ pub(super) const NOUNS: [(&str, &str); 4] = [
 
 /// Returns all verbs, in the order of the help.
 pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
-    [container::VERBS, image::VERBS, volume::VERBS, network::VERBS, system::VERBS, generate::VERBS]
+    [container::VERBS, build::VERBS, image::VERBS, volume::VERBS, network::VERBS, system::VERBS, generate::VERBS]
         .into_iter()
         .flatten()
 }

@@ -19,9 +19,11 @@ mod tests;
 
 pub(super) use lifecycle::{confirmed, prune_flags};
 pub(super) use list::{inspect_flags, inspect_kinds};
+pub(super) use mounts::parse_volume;
 pub(super) use ports::protocol_name;
+pub(super) use run::code_byte;
 pub(super) use show::status_word;
-pub(super) use values::{parse_label, parse_pair};
+pub(super) use values::{parse_add_host, parse_label, parse_network, parse_pair};
 
 use super::verbs::{ANY, Verb};
 

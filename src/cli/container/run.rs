@@ -245,7 +245,7 @@ fn wait_for(client: &mut Client) -> Outcome {
 }
 
 /// Returns an exit code as the system takes it.
-pub(super) fn code_byte(code: i32) -> u8 {
+pub(in crate::cli) fn code_byte(code: i32) -> u8 {
     u8::try_from(code & 0xff).unwrap_or(u8::MAX)
 }
 

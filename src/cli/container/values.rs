@@ -101,7 +101,7 @@ pub(super) fn parse_restart(text: &str) -> Parse<RestartPolicy> {
 }
 
 /// Reads the network a container starts on.
-pub(super) fn parse_network(text: &str) -> Parse<NetworkMode> {
+pub(in crate::cli) fn parse_network(text: &str) -> Parse<NetworkMode> {
     // The long form `name=x,alias=y` of newer command lines: only the name is known here.
     let name = match text.split_once('=') {
         Some(("name", name)) if !name.contains(',') => name,

@@ -1,0 +1,154 @@
+//! Progress of a build as lines, in BuildKit's form: for logs and pipes.
+
+use crate::build::BuildEvent;
+use crate::cli::error::clean;
+use crate::oci::Reference;
+use std::io::{self, Write};
+use std::time::Instant;
+
+/// Longest line kept before it is shown, bytes.
+const MAX_LINE: usize = 64 << 10;
+
+/// Writes a line for everything that happens.
+pub(super) struct Plain<W: Write> {
+    out: W,
+    /// When the present step began.
+    started: Instant,
+    /// The present step's output after its last line end.
+    partial: Vec<u8>,
+    /// Number of the last step.
+    last: u32,
+}
+
+impl<W: Write> Plain<W> {
+    /// Starts before the first step.
+    pub(super) fn new(out: W, now: Instant) -> Self {
+        Self { out, started: now, partial: Vec::new(), last: 0 }
+    }
+
+    /// Writes what happened.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn event(&mut self, event: BuildEvent<'_>, now: Instant) -> io::Result<()> {
+        match event {
+            BuildEvent::Planned { .. } => Ok(()),
+            BuildEvent::Warning { text } => writeln!(self.out, "WARNING: {}", clean(text)),
+            BuildEvent::StepStarted(label) => {
+                let gap = if self.last == 0 { "" } else { "\n" };
+                (self.started, self.last) = (now, label.id);
+                writeln!(self.out, "{gap}#{} {}", label.id, step_text(&label))
+            }
+            BuildEvent::Cached { id } => writeln!(self.out, "#{id} CACHED"),
+            BuildEvent::Output { id, bytes } => self.output(id, bytes, now),
+            BuildEvent::StepDone { id, elapsed } => {
+                self.flush(id, now)?;
+                writeln!(self.out, "#{id} DONE {:.1}s", elapsed.as_secs_f64())
+            }
+            BuildEvent::StepFailed { id } => {
+                self.flush(id, now)?;
+                writeln!(self.out, "#{id} ERROR")
+            }
+            BuildEvent::Finished { image, tags } => {
+                let id = self.last + 1;
+                write!(self.out, "\n#{id} exporting to image\n#{id} writing image {image} done\n")?;
+                for tag in tags {
+                    writeln!(self.out, "#{id} naming to {} done", complete(tag))?;
+                }
+                writeln!(self.out, "#{id} DONE 0.0s")
+            }
+        }
+    }
+
+    fn output(&mut self, id: u32, mut bytes: &[u8], now: Instant) -> io::Result<()> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            self.partial.extend_from_slice(&bytes[..end]);
+            self.line(id, now)?;
+            bytes = &bytes[end + 1..];
+        }
+        self.partial.extend_from_slice(bytes);
+        if self.partial.len() > MAX_LINE { self.line(id, now) } else { Ok(()) }
+    }
+
+    fn flush(&mut self, id: u32, now: Instant) -> io::Result<()> {
+        if self.partial.is_empty() { Ok(()) } else { self.line(id, now) }
+    }
+
+    fn line(&mut self, id: u32, now: Instant) -> io::Result<()> {
+        let seconds = now.duration_since(self.started).as_secs_f64();
+        let text = visible(&self.partial);
+        self.partial.clear();
+        writeln!(self.out, "#{id} {seconds:.3} {text}")
+    }
+}
+
+/// Names a step: `[build 2/5] RUN make`.
+pub(super) fn step_text(label: &crate::build::StepLabel<'_>) -> String {
+    let stage = if label.stage.is_empty() { String::new() } else { format!("{} ", label.stage) };
+    format!("[{stage}{}/{}] {}", label.number, label.total, clean(label.text).replace('\n', " "))
+}
+
+/// Writes a name in full: `docker.io/library/app:latest`.
+pub(super) fn complete(tag: &str) -> String {
+    tag.parse::<Reference>().map_or_else(|_| tag.to_owned(), |reference| reference.to_string())
+}
+
+/// What a terminal would show of a line in the end: the text after the last carriage return, without escape sequences.
+pub(super) fn visible(line: &[u8]) -> String {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let start = line.iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1);
+    let text = String::from_utf8_lossy(&line[start..]);
+    let mut shown = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '\x1b' if chars.peek() == Some(&'[') => {
+                // A control sequence ends with a letter or the like.
+                chars.next();
+                while chars.next().is_some_and(|c| !('\u{40}'..='\u{7e}').contains(&c)) {}
+            }
+            '\t' => shown.push('\t'),
+            c if c.is_control() => {}
+            c => shown.push(c),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::Digest;
+    use crate::build::StepLabel;
+    use std::time::Duration;
+
+    #[test]
+    fn a_build_reads_as_buildkits_does() {
+        let (mut text, start) = (Vec::new(), Instant::now());
+        let mut plain = Plain::new(&mut text, start);
+        let label = |id, stage, text| StepLabel { id, stage, number: id, total: 3, text, lines: Default::default() };
+        let image = Digest::of(b"");
+        let tags = ["app".to_owned()];
+        let later = start + Duration::from_millis(310);
+        for (event, at) in [
+            (BuildEvent::StepStarted(&label(1, "", "FROM base")), start),
+            (BuildEvent::Cached { id: 1 }, start),
+            (BuildEvent::StepStarted(&label(2, "web", "RUN make\x1b[2J")), start),
+            (BuildEvent::Output { id: 2, bytes: b"one\ntw" }, later),
+            (BuildEvent::Output { id: 2, bytes: b"" }, later),
+            (BuildEvent::Output { id: 2, bytes: b"o\r\x1b[31m50%\r100%\nlast" }, later),
+            (BuildEvent::StepDone { id: 2, elapsed: Duration::from_millis(420) }, later),
+            (BuildEvent::Finished { image: &image, tags: &tags }, later),
+        ] {
+            plain.event(event, at).unwrap();
+        }
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            format!(
+                "#1 [1/3] FROM base\n#1 CACHED\n\n#2 [web 2/3] RUN make\u{fffd}[2J\n#2 0.310 one\n#2 0.310 100%\n#2 0.310 last\n\
+                 #2 DONE 0.4s\n\n#3 exporting to image\n#3 writing image {image} done\n\
+                 #3 naming to docker.io/library/app:latest done\n#3 DONE 0.0s\n"
+            )
+        );
+    }
+}
