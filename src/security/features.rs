@@ -2,6 +2,7 @@
 
 use crate::sys;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 
 /// What the host's kernel offers.
@@ -74,10 +75,10 @@ impl HostFeatures {
     /// Asks the kernel; what cannot be found out counts as absent.
     pub fn probe() -> Self {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let read = |path: &str| read(path).unwrap_or_default();
         let exists = |path: &str| rustix::fs::access(path, rustix::fs::Access::EXISTS).is_ok();
         let mounts = read("/proc/self/mountinfo");
-        let controllers = |path: &str| fs::read_to_string(format!("{path}/cgroup.controllers")).unwrap_or_default();
+        let controllers = |path: &str| read(&format!("{path}/cgroup.controllers"));
         Self {
             kernel: parse_release(&release),
             release,
@@ -115,6 +116,13 @@ impl CgroupLayout {
             (false, false) => "v1",
         }
     }
+}
+
+/// Reads a file of the kernel's; these say that they are empty, so room is made beforehand.
+fn read(path: &str) -> std::io::Result<String> {
+    let mut text = String::with_capacity(8192);
+    fs::File::open(path)?.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Reads the first two numbers of a release; 0 where there is none.

@@ -29,6 +29,7 @@ mod serve;
 mod stop;
 mod streams;
 mod supervisor;
+mod title;
 
 pub use client::{Client, Exec, LaunchConn, Prepared, Stopped};
 pub use error::{CodecError, ShimError};

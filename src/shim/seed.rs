@@ -79,6 +79,8 @@ fn order(seed: &OwnedFd, order: u8, descriptor: Option<BorrowedFd<'_>>) -> Resul
 
 /// The seed's life.
 fn live<J: Jail>(socket: OwnedFd) {
+    // The command line is still parsing: what can be known without its plan is found out meanwhile.
+    J::prepare();
     loop {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -133,6 +135,7 @@ fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
     rustix::process::chdir("/").map_err(io_error("leave the working directory"))?;
     // Names are for people; without one we are called like the command line.
     let _ = rustix::thread::set_name(c"bulkhead-shim");
+    let _ = super::title::set();
     super::groups::leave_v1();
     Ok(socket)
 }

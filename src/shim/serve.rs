@@ -19,8 +19,6 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Serves one container from its plan to its end. Ends silently when the socket closes before a plan came.
 pub(super) fn serve<J: Jail>(socket: OwnedFd) {
     let mut receiver = Receiver::default();
-    // The command line is still parsing: what can be known without its plan is found out meanwhile.
-    J::prepare();
     // The engine is forgiven nothing on this socket: whatever is no launch ends it.
     let Ok(Some((Request::Launch(plan), _))) = receiver.wait(socket.as_fd(), None) else { return };
     // Without a subreaper, orphans of a container in the host's pid namespace would end up with the host's init.
