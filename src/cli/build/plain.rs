@@ -37,7 +37,7 @@ impl<W: Write> Plain<W> {
             BuildEvent::StepStarted(label) => {
                 let gap = if self.last == 0 { "" } else { "\n" };
                 (self.started, self.last) = (now, label.id);
-                writeln!(self.out, "{gap}#{} {}", label.id, step_text(&label))
+                writeln!(self.out, "{gap}#{} {}", label.id, step_text(label))
             }
             BuildEvent::Cached { id } => writeln!(self.out, "#{id} CACHED"),
             BuildEvent::Output { id, bytes } => self.output(id, bytes, now),
