@@ -7,7 +7,7 @@ PATH=$PATH:$cache/tools/bin
 if ! have cargo-deny; then
   say "installing cargo-deny into $cache/tools (once, a few minutes)"
   # A debug build is ready in half the time; from the root directory so that our own target and flags stay out of it.
-  (cd / && CARGO_TARGET_DIR="$cache/tools/build" cargo install cargo-deny --locked --debug --quiet --root "$cache/tools")
+  (cd / && CARGO_TARGET_DIR="$cache/tools/build" cargo install cargo-deny@0.20.2 --locked --debug --quiet --root "$cache/tools")
   rm -rf "$cache/tools/build"
 fi
 cargo deny --locked check --hide-inclusion-graph bans licenses sources

@@ -32,5 +32,15 @@ need_rust() {
   fi
 }
 
+# The toolchain's components for formatting and lints; rustup's minimal profile has neither.
+need_components() {
+  local component
+  for component in fmt clippy; do
+    cargo "$component" --version >/dev/null 2>&1 && continue
+    say "installing the Rust component $component"
+    rustup component add "${component/#fmt/rustfmt}"
+  done
+}
+
 # Path of the binary of a profile's build (dev is called debug on disk).
 binary() { local profile=${1:-debug}; printf '%s\n' "${CARGO_TARGET_DIR:-target}/$target/$profile/bulkhead"; }
