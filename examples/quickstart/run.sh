@@ -18,9 +18,10 @@ BULKHEAD=$(realpath "$(binary debug)"); export BULKHEAD
 
 # A state directory of its own unless one is given, so that nothing of yours is touched.
 export BULKHEAD_ROOT=${BULKHEAD_ROOT:-$cache/quickstart} BULKHEAD_RUN=${BULKHEAD_RUN:-/run/bulkhead-quickstart}
-cleanup() { "$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true; }
+pip_settings=$(mktemp)
+cleanup() { "$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true; rm -f "$pip_settings"; }
 trap cleanup EXIT
-cleanup
+"$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true
 
 if ! "$BULKHEAD" image inspect "$base" >/dev/null 2>&1 && ! "$BULKHEAD" pull "$base" 2>/dev/null; then
   say "no registry answers: making $base from distribution packages"
@@ -31,6 +32,17 @@ fi
 # What pip needs to reach its index from here: read from this machine at run time, mounted for the build only, in no layer.
 settings=(-v "/etc/ssl/certs/ca-certificates.crt:/etc/ssl/certs/ca-certificates.crt:ro")
 [ ! -f /etc/pip.conf ] || settings+=(-v "/etc/pip.conf:/etc/pip.conf:ro")
+for option in INDEX_URL EXTRA_INDEX_URL TRUSTED_HOST PROXY; do
+  variable=PIP_$option key=${option,,}
+  [ -z "${!variable:-}" ] || printf '%s = %s\n' "${key//_/-}" "${!variable}"
+done > "$pip_settings"
+if [ -s "$pip_settings" ]; then
+  sed -i '1i [global]' "$pip_settings"
+  chmod 644 "$pip_settings"
+  settings+=(-v "$pip_settings:/root/.config/pip/pip.conf:ro")
+elif [ -f "$HOME/.config/pip/pip.conf" ]; then
+  settings+=(-v "$HOME/.config/pip/pip.conf:/root/.config/pip/pip.conf:ro")
+fi
 for variable in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
   [ -z "${!variable:-}" ] || settings+=(--build-arg "$variable=${!variable}")
 done
@@ -48,6 +60,6 @@ show "$BULKHEAD" exec "$name" python -c 'import os; print("inside, process", os.
 show "$BULKHEAD" inspect --format '{{.State.Status}} {{.NetworkSettings.IPAddress}} {{json .Config.Cmd}}' "$name"
 show "$BULKHEAD" inspect --format '{{json .Enforced}}' "$name"
 show "$BULKHEAD" info --security
-show "$BULKHEAD" stop "$name"
+show "$BULKHEAD" stop --time 2 "$name" # as process 1 python does not heed the stop signal, so it is killed after that time
 show "$BULKHEAD" rm "$name"
 say "done in $SECONDS s; the images stay in $BULKHEAD_ROOT (remove that directory to forget them)"
