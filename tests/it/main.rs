@@ -1,6 +1,7 @@
 //! The one integration binary; modules by noun.
 #![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
 
+mod build;
 mod sandbox;
 mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]

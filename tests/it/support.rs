@@ -471,7 +471,7 @@ impl World {
 
 /// The default bridge may stay when its last container goes; veth ends may not.
 fn is_bridge(link: &str) -> bool {
-    link.starts_with("bulkhead") && !link.contains('@')
+    link.starts_with("bh-") && !link.contains('@')
 }
 
 impl Drop for World {
