@@ -25,7 +25,7 @@ pub(super) struct Stop {
 impl Stop {
     /// Returns when the stop has to be looked at again.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let look = (self.ignored && !self.killed).then(|| Instant::now() + LOOK);
+        let look = (!self.killed).then(|| Instant::now() + LOOK);
         let kill = self.deadline.filter(|_| !self.killed);
         look.into_iter().chain(kill).min()
     }
@@ -59,10 +59,12 @@ impl<J: Jail> Supervisor<J> {
     /// Sends SIGKILL when the time is up, and the signal again once a late starter has a handler for it.
     pub(super) fn stop_timer(&mut self, now: Instant) {
         let Some(Stop { signal, deadline, killed: false, ignored }) = self.stop else { return };
-        let late = ignored && self.state.pid != 0 && !self.ignores(signal);
+        // Looked at anew each time: a shell blocks every signal for the moment of a fork, which is no handler.
+        let ignores = self.ignores(signal);
+        let late = ignored && self.state.pid != 0 && !ignores;
         let Some(stop) = &mut self.stop else { return };
-        if late {
-            stop.ignored = false;
+        if self.state.pid != 0 {
+            stop.ignored = ignores;
         }
         stop.killed = deadline.is_some_and(|at| at <= now) && self.state.pid != 0;
         let killed = stop.killed;
@@ -92,8 +94,11 @@ fn discards(status: &str, signal: i32) -> bool {
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.and_then(|digits| u64::from_str_radix(digits.trim(), 16).ok())
     };
-    match (mask("SigCgt"), mask("SigBlk"), (1..=64).contains(&signal)) {
-        (Some(caught), Some(blocked), true) => (caught | blocked) & (1 << (signal - 1)) == 0,
+    match (mask("SigCgt"), mask("SigBlk"), mask("SigIgn"), (1..=64).contains(&signal)) {
+        (Some(caught), Some(blocked), Some(ignored), true) => {
+            let bit = 1 << (signal - 1);
+            ignored & bit != 0 || (caught | blocked) & bit == 0
+        }
         _ => false,
     }
 }
