@@ -4,7 +4,7 @@ use super::record::{Container, ContainerRecord, created_state};
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::shim::{self, State, Status};
-use crate::store::{Names, StoreError, read_json};
+use crate::store::{FileLock, Names, StoreError, read_json};
 
 impl Engine {
     /// Finds a container by id, name, or unique prefix of an id.
@@ -78,9 +78,21 @@ impl Engine {
         if !is_alive(state.status) || self.has_shim(id) {
             return Ok(Container { record, state });
         }
-        // The shim may just have ended in good order: read again now that its lock is free.
+        // Somebody else may be taking it down, or starting it again.
+        let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
+            Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
+            other => other?,
+        };
+        self.observe_locked(id)
+    }
+
+    /// As [`Engine::observe`], by whoever holds the container's lock.
+    pub(super) fn observe_locked(&self, id: &ContainerId) -> Result<Container, EngineError> {
+        let record = self.record(id)?;
+        let alive = self.has_shim(id);
+        // Read after the shim was looked for: one that ended in good order has written its last state before.
         let state = self.state(&record)?;
-        if !is_alive(state.status) {
+        if alive || !is_alive(state.status) {
             return Ok(Container { record, state });
         }
         let state = self.recover(&record, state)?;

@@ -22,6 +22,32 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Running`] without `force`.
     pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
+        let mut record = self.stopped(id, force)?;
+        let lock = loop {
+            let lock = match FileLock::acquire_dir(&self.paths.container(id)) {
+                // The shim's own clean-up was quicker.
+                Err(error) if error.is_not_found() && record.request.auto_remove => return Ok(()),
+                Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
+                other => other?,
+            };
+            if !self.has_shim(id) {
+                break lock;
+            }
+            // Started again before we had the lock.
+            drop(lock);
+            record = self.stopped(id, force)?;
+        };
+        if !self.paths.container(id).exists() {
+            return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
+        }
+        self.release(id)?;
+        self.erase(&record, volumes || record.request.auto_remove)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Returns the record of a container that does not run; with `force` it is killed first.
+    fn stopped(&self, id: &ContainerId, force: bool) -> Result<ContainerRecord, EngineError> {
         let Container { record, state } = self.observe(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             if !force {
@@ -29,25 +55,7 @@ impl Engine {
             }
             self.stop(id, Some(KILL), Some(0))?;
         }
-        match FileLock::acquire_dir(&self.paths.container(id)) {
-            // The shim's own clean-up was quicker.
-            Err(error) if error.is_not_found() && record.request.auto_remove => Ok(()),
-            Err(error) if error.is_not_found() => Err(EngineError::NoContainer(id.to_string())),
-            Err(error) => Err(error.into()),
-            Ok(lock) => {
-                if !self.paths.container(id).exists() {
-                    return if record.request.auto_remove {
-                        Ok(())
-                    } else {
-                        Err(EngineError::NoContainer(id.to_string()))
-                    };
-                }
-                self.release(id)?;
-                self.erase(&record, volumes || record.request.auto_remove)?;
-                drop(lock);
-                Ok(())
-            }
-        }
+        Ok(record)
     }
 
     /// Does what is due after a container has ended: gives back its network and ids, removes it if it was to be.
@@ -62,6 +70,10 @@ impl Engine {
             Err(error) if error.is_not_found() => return self.release(id),
             other => other?,
         };
+        if self.has_shim(id) {
+            // Started again meanwhile; what the last run held has been given back or belongs to this one.
+            return Ok(());
+        }
         let record = match ContainerRecord::load(&self.paths, id) {
             Err(error) if error.is_not_found() => return Ok(()),
             other => other?,

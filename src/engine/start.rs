@@ -58,10 +58,14 @@ impl Engine {
         tty_size: Option<(u16, u16)>,
     ) -> Result<Started, EngineError> {
         let _lock = FileLock::acquire_dir(&self.paths.container(id))?;
-        let Container { record, state } = self.observe(id)?;
+        let Container { record, state } = self.observe_locked(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             let status = if state.status == Status::Paused { "paused, unpause it" } else { "running" };
             return Err(EngineError::Status { action: "start", name: record.name, status });
+        }
+        if self.paths.container_run(id).exists() {
+            // The last run's own clean-up has not come to it yet, and leaves everything alone once we run.
+            self.release(id)?;
         }
         self.start_locked(record, launcher, attach, tty_size)
     }

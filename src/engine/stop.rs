@@ -109,7 +109,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes down what a killed shim left: processes, network, range; writes the state it could not write.
+    /// Takes down what a killed shim left: processes, network, range; writes the state it could not write. The caller
+    /// holds the container's lock.
     pub(super) fn recover(&self, record: &super::record::ContainerRecord, state: State) -> Result<State, EngineError> {
         sweep(&groups(&record.id))?;
         self.release(&record.id)?;
@@ -136,7 +137,7 @@ impl Engine {
     /// When the name is taken or misspelled.
     pub fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
         let _lock = crate::store::FileLock::acquire_dir(&self.paths.container(id))?;
-        let Container { mut record, .. } = self.observe(id)?;
+        let Container { mut record, .. } = self.observe_locked(id)?;
         let names = crate::store::Names::new(&self.paths);
         let name = name.strip_prefix('/').unwrap_or(name);
         names.reserve(name, id)?;

@@ -38,7 +38,10 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd) {
             supervisor.run();
         }
         // The engine died in the middle: what it had set up so far is taken down.
-        Ok(None) => clean_up(&supervisor.plan.cleanup),
+        Ok(None) => {
+            supervisor.release();
+            clean_up(&supervisor.plan.cleanup);
+        }
         Err(failure) => {
             supervisor.state.error.clone_from(&failure.message);
             supervisor.state.exit_code = exit_code(failure.kind);
