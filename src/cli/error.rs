@@ -1,7 +1,12 @@
 //! Failures as the user sees them: one chain of messages, one hint, one exit code.
 
+use crate::store::Paths;
 use std::error::Error;
 use std::fmt::Write as _;
+use std::path::PathBuf;
+
+/// Free bytes below which a file system counts as full once a write to it has failed for want of room.
+const CROWDED: u64 = 1 << 20;
 
 /// Exit codes (*facts: the same as Docker's*).
 pub(super) mod exit {
@@ -54,6 +59,26 @@ impl Failure {
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// Says which of our directories has no room left, and what makes some, when that is the cause.
+    pub(super) fn name_full_disk(self, paths: &Paths) -> Self {
+        let full = std::io::Error::from(rustix::io::Errno::NOSPC).to_string();
+        if self.hint.is_some() || !self.causes.iter().chain([&self.message]).any(|text| text.contains(&full)) {
+            return self;
+        }
+        let crowded = |path: &&PathBuf| {
+            rustix::fs::statvfs(path.as_path()).is_ok_and(|found| {
+                found.f_bavail.saturating_mul(found.f_frsize) < CROWDED || (found.f_files > 0 && found.f_favail == 0)
+            })
+        };
+        match [&paths.root, &paths.run].into_iter().find(crowded) {
+            Some(path) => self.hint(format!(
+                "the file system of {} is full: 'bulkhead container prune' and 'bulkhead image prune' make room",
+                path.display()
+            )),
+            None => self,
+        }
     }
 
     /// Replaces the exit code.

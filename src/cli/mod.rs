@@ -142,7 +142,7 @@ fn dispatch(words: Vec<String>, launcher: Launcher<'_>) -> Outcome {
         return Ok(0);
     }
     if first == CLEANUP {
-        return clean_up(&mut words, launcher);
+        return clean_up(globals, words.into(), launcher);
     }
     if let Some((noun, about)) = verbs::NOUNS.into_iter().find(|(noun, _)| *noun == first) {
         match words.pop_front() {
@@ -166,7 +166,10 @@ fn dispatch(words: Vec<String>, launcher: Launcher<'_>) -> Outcome {
         return Ok(0);
     }
     match flags::parse(verb, words.into())? {
-        Some(parsed) => (verb.run)(&Context::new(globals.root, globals.run, launcher), parsed),
+        Some(parsed) => {
+            let context = Context::new(globals.root, globals.run, launcher);
+            (verb.run)(&context, parsed).map_err(|failure| failure.name_full_disk(context.paths()))
+        }
         None => {
             out(help::of_verb(verb))?;
             Ok(0)
@@ -184,12 +187,11 @@ fn unknown(name: &str) -> Failure {
     }
 }
 
-/// `_cleanup --root DIR --run DIR ID`: started by a shim after its container has ended.
-fn clean_up(words: &mut std::collections::VecDeque<String>, launcher: Launcher<'_>) -> Outcome {
-    let globals = Globals::take(words)?;
+/// `--root DIR --run DIR _cleanup ID`: started by a shim after its container has ended.
+fn clean_up(globals: Globals, ids: Vec<String>, launcher: Launcher<'_>) -> Outcome {
     let engine = Context::new(globals.root, globals.run, launcher).engine()?;
-    for word in words.iter() {
-        let id = word.clone().try_into().map_err(|error: crate::base::IdError| Failure::failed(error.to_string()))?;
+    for id in ids {
+        let id = id.try_into().map_err(|error: crate::base::IdError| Failure::failed(error.to_string()))?;
         engine.finish(&id)?;
     }
     Ok(0)

@@ -12,7 +12,7 @@ pub enum EngineError {
     #[error("No such container: {0}")]
     NoContainer(String),
     /// A prefix of several ids.
-    #[error("{0} is the beginning of several container ids; give more digits")]
+    #[error("container id {0} is ambiguous: several begin like this, give more digits")]
     Ambiguous(String),
     /// The container runs, and must not.
     #[error("cannot {action} container {name}: it is {status}")]

@@ -2,6 +2,7 @@
 
 use super::run::code_byte;
 use super::values::{parse_integer, parse_signal};
+use crate::base::signal_name;
 use crate::cli::context::{Context, each, out, talk};
 use crate::cli::error::{Failure, Outcome};
 use crate::cli::flags::{Parsed, switch, value};
@@ -37,13 +38,17 @@ pub(in crate::cli) fn prune_flags(command: Command) -> Command {
 /// Stops one container and says when its first process did not heed the signal.
 fn stop_one(engine: &Engine, name: &str, signal: Option<i32>, timeout: Option<i64>) -> Outcome<()> {
     let id = engine.find(name)?;
+    let number = signal.unwrap_or(engine.record(&id)?.stop_signal);
     if let Some(stopped) = engine.stop(&id, signal, timeout)?
         && stopped.killed
     {
+        let signal = signal_name(number);
         let why = if stopped.ignored {
-            "as PID 1 it has no handler for the stop signal, so the kernel drops it; use --init, --stop-signal, or handle it"
+            format!(
+                "its PID 1 has no handler for {signal}, which the kernel therefore drops; handle it, or use --init or --stop-signal"
+            )
         } else {
-            "it did not end in time"
+            format!("it did not end in time after {signal}")
         };
         talk(format!("{name}: killed: {why}\n"));
     }

@@ -152,7 +152,6 @@ pub(super) fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         return Err(parsed.conflict("conflicting options: cannot specify both --attach and --detach"));
     }
     let attachment = streams(&parsed, &request)?;
-    let remove = request.auto_remove;
     if !detach {
         require_terminal(attachment.stdin, attachment.tty)?;
     }
@@ -165,8 +164,12 @@ pub(super) fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         (!detach).then_some(AttachRequest { stdin: attachment.stdin, output: attachment.show != [false, false] });
     let size = if attachment.tty { window_size() } else { None };
     let started = engine.start_created(record, &mut || context.launch(), attach, size).map_err(|error| {
-        if remove && let Err(error) = engine.remove(&id, true, true) {
+        // It never ran: nothing of it stays, so that the same line can be given again.
+        if let Err(error) = engine.remove(&id, true, true) {
             complain(&Failure::from(error));
+        }
+        if let Some(file) = parsed.filled("cidfile") {
+            let _ = std::fs::remove_file(file);
         }
         of_run(&error)
     })?;

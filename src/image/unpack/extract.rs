@@ -35,7 +35,7 @@ pub(super) enum Refusal {
         what: &'static str,
     },
     /// One entry could not be made.
-    #[error("entry {path:?}: {action}: {source}")]
+    #[error("entry {path:?}: {action}")]
     Io {
         /// The entry.
         path: String,
