@@ -2,6 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
 
 mod build;
+mod exec;
+mod faults;
+mod lifecycle;
+mod logs;
+mod run;
 mod sandbox;
 mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]

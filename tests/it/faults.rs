@@ -1,0 +1,205 @@
+//! Faults: kills at every point, races for one name, full disks, images that are not what they should be.
+
+use crate::support::{World, host, requires, wait_for};
+use std::time::Duration;
+
+#[test]
+fn refused_input_says_what_where_why_and_what_next() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    for (arguments, words) in [
+        (&["stop", "nobody"][..], &["nobody"][..]),
+        (&["rm", "nobody"], &["nobody"]),
+        (&["logs", "nobody"], &["nobody"]),
+        (&["start", "nobody"], &["nobody"]),
+        (&["rmi", "nothing:1"], &["nothing:1"]),
+        (&["inspect", "--format", "{{nonsense .Id}}", "busybox"], &["nonsense"]),
+    ] {
+        let text = world.bulkhead(arguments).fails(1, words);
+        assert!(text.starts_with("error: "), "{text}");
+        assert_eq!(text.lines().filter(|line| line.starts_with("error: ")).count(), 1, "one error: {text}");
+    }
+    for id in ["a", "b"] {
+        world.ok(&["create", "--network", "none", "--name", &format!("{id}{id}"), "busybox", "true"]);
+    }
+    let ids = world.ok(&["ps", "-aq", "--no-trunc"]);
+    let ids: Vec<&str> = ids.lines().collect();
+    let shared = ids[0].chars().zip(ids[1].chars()).take_while(|(a, b)| a == b).count();
+    if shared > 0 {
+        world.bulkhead(&["rm", &ids[0][..shared]]).fails(1, &["ambiguous"]);
+    }
+}
+
+#[test]
+fn one_of_many_wins_a_name() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let children: Vec<_> = (0..20)
+        .map(|_| world.spawn(&["run", "-d", "--network", "none", "--name", "prize", "busybox", "sleep", "600"]))
+        .collect();
+    let outputs: Vec<_> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let won = outputs.iter().filter(|output| output.status.success()).count();
+    let texts: Vec<_> = outputs
+        .iter()
+        .filter(|output| !output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stderr).into_owned())
+        .collect();
+    assert_eq!(won, 1, "{texts:?}");
+    assert!(texts.iter().all(|text| text.contains("in use")), "{texts:?}");
+    assert_eq!(world.ok(&["ps", "-aq"]).lines().count(), 1);
+    let children: Vec<_> = (0..10).map(|_| world.spawn(&["rm", "-f", "prize"])).collect();
+    for child in children {
+        let _ = child.wait_with_output().unwrap();
+    }
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn a_killed_command_line_can_be_given_again() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    // A slice of moments from a seed; `just full` walks through them all.
+    let step = crate::support::seed() % 400;
+    let moments = if crate::support::need_full().is_ok() {
+        (0..40_000).step_by(100).collect::<Vec<u64>>()
+    } else {
+        (0..12).map(|i| i * 1_500 + step).collect()
+    };
+    for microseconds in moments {
+        let mut child = world.spawn(&["run", "-d", "--name", "again", "-p", "8080:80", "busybox", "sleep", "600"]);
+        std::thread::sleep(Duration::from_micros(microseconds));
+        let _ = child.kill();
+        let _ = child.wait();
+        let first = world.bulkhead(&["inspect", "--format", "{{.State.Status}}", "again"]);
+        if first.code == 0 {
+            let status = first.stdout.trim().to_owned();
+            assert!(
+                ["created", "running", "exited"].contains(&status.as_str()),
+                "killed after {microseconds} us: {status}"
+            );
+            world.ok(&["rm", "-f", "again"]);
+        }
+        world.ok(&["run", "-d", "--name", "again", "-p", "8080:80", "busybox", "sleep", "600"]);
+        assert_eq!(world.inspect("again", "{{.State.Status}}"), "running", "killed after {microseconds} us");
+        world.ok(&["rm", "-f", "again"]);
+    }
+}
+
+#[test]
+fn a_killed_shim_is_noticed_and_its_container_removable() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let id = world.ok(&["run", "-d", "--name", "orphan", "-p", "8080:80", "busybox", "sleep", "600"]);
+    let init = world.inspect("orphan", "{{.State.Pid}}");
+    let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().to_owned();
+    host("kill", &["-9", &shim]).ok();
+    wait_for("the workload to go with its shim", 10, || {
+        (!std::path::Path::new(&format!("/proc/{init}")).exists()).then_some(())
+    });
+    let seen = world.inspect("orphan", "{{.State.Status}}");
+    assert!(["exited", "dead"].contains(&seen.as_str()), "{seen}");
+    assert_eq!(world.ok(&["ps", "-q"]), "");
+    world.ok(&["start", "orphan"]);
+    assert_eq!(world.inspect("orphan", "{{.State.Status}}"), "running");
+    world.ok(&["rm", "-f", &id]);
+}
+
+#[test]
+fn a_full_disk_is_said_and_what_was_there_stays() {
+    requires!(root);
+    let world = World::new();
+    std::fs::create_dir_all(&world.root).unwrap();
+    let root = world.root.to_str().unwrap().to_owned();
+    host("mount", &["-t", "tmpfs", "-o", "size=12m,mode=0700", "bulkhead-test", &root]).ok();
+    world.busybox();
+    let filler = format!("{root}/filler");
+    host("sh", &["-c", &format!("head -c 100m /dev/zero > {filler} 2>/dev/null; true")]);
+    let tar = crate::support::busybox_tar();
+    let seen = world.bulkhead(&["import", tar.to_str().unwrap(), "second:1"]);
+    assert_eq!(seen.code, 1, "{seen:?}");
+    assert!(seen.stderr.contains("space") && seen.stderr.contains(&root), "where and why: {}", seen.stderr);
+    let refused = world.bulkhead(&["run", "-d", "--network", "none", "--name", "full", "busybox", "true"]);
+    assert!(refused.code == 125 || refused.code == 0, "{refused:?}");
+    std::fs::remove_file(filler).unwrap();
+    world.bulkhead(&["rm", "-f", "full"]);
+    assert_eq!(world.ok(&["images", "--format", "{{.Repository}}"]), "busybox");
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "busybox", "echo", "fine"]), "fine");
+    world.ok(&["rmi", "busybox"]);
+    host("umount", &["-l", &root]).ok();
+}
+
+#[test]
+fn images_that_are_not_what_they_should_be_start_or_say_why() {
+    requires!(root);
+    let world = World::new();
+    let break_root = |name: &str, script: &str| {
+        let directory = world.path(name);
+        std::fs::create_dir(&directory).unwrap();
+        let place = directory.to_str().unwrap();
+        host("tar", &["-C", place, "-xf", crate::support::busybox_tar().to_str().unwrap()]).ok();
+        host("sh", &["-ec", &format!("cd {place}; {script}")]).ok();
+        let tar = world.path(&format!("{name}.tar"));
+        host("tar", &["-C", place, "-cf", tar.to_str().unwrap(), "."]).ok();
+        world.ok(&["import", tar.to_str().unwrap(), &format!("{name}:1")]);
+        world.bulkhead(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-u",
+            "daemon",
+            "-w",
+            "/work",
+            &format!("{name}:1"),
+            "sh",
+            "-c",
+            "id -u; pwd",
+        ])
+    };
+    let cases: &[(&str, &str, bool)] = &[
+        ("fine", "true", true),
+        ("passwd-fifo", "rm etc/passwd; mkfifo etc/passwd", false),
+        ("passwd-directory", "rm etc/passwd; mkdir etc/passwd", false),
+        ("passwd-link-out", "rm etc/passwd; ln -s ../../../../../../etc/passwd etc/passwd", false),
+        ("passwd-device", "rm etc/passwd; mknod etc/passwd c 1 5", false),
+        ("passwd-huge", "head -c 300m /dev/zero | tr '\\0' 'x' > etc/passwd", false),
+        ("work-file", "echo x > work", false),
+        ("work-link-out", "ln -s /../../../tmp work", true),
+        ("no-mount-points", "rm -rf proc sys dev tmp", true),
+        ("proc-is-a-file", "rmdir proc; echo x > proc", false),
+        ("dev-is-a-link", "rmdir dev; ln -s /etc dev", false),
+        ("proc-is-a-link", "rmdir proc; ln -s /etc proc", false),
+    ];
+    for (name, script, starts) in cases {
+        let seen = break_root(name, script);
+        if *starts {
+            assert_eq!(seen.code, 0, "{name}: {seen:?}");
+            assert!(seen.stdout.starts_with("1\n"), "{name}: {seen:?}");
+        } else {
+            assert_eq!(seen.code, 125, "{name}: {seen:?}");
+            assert!(seen.stderr.starts_with("error: "), "{name}: {seen:?}");
+        }
+        assert_eq!(world.ok(&["ps", "-aq"]), "", "{name}");
+    }
+}
+
+#[test]
+fn cycles_leave_nothing_on_the_machine() {
+    requires!(root);
+    let world = World::alone();
+    world.busybox();
+    let cycles = if crate::support::need_full().is_ok() { 1000 } else { 25 };
+    for cycle in 0..cycles {
+        let id = world.ok(&["run", "-d", "-p", "8080:80", "-v", "/data", "busybox", "sleep", "600"]);
+        if cycle % 5 == 0 {
+            world.ok(&["exec", &id, "true"]);
+        }
+        world.ok(&["rm", "-f", "-v", &id]);
+    }
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+}

@@ -1,0 +1,256 @@
+//! `create start stop kill restart rm ps wait inspect attach`: the life of a container as the command line shows it.
+
+use crate::support::{World, requires, wait_for};
+use std::time::Instant;
+
+#[test]
+fn created_started_stopped_started_removed() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let id = world.ok(&[
+        "create",
+        "--network",
+        "none",
+        "--name",
+        "life",
+        image,
+        "sh",
+        "-c",
+        "echo run >> /count; cat /count | wc -l; exec sleep 600",
+    ]);
+    assert_eq!((id.len(), world.inspect("life", "{{.State.Status}}").as_str()), (64, "created"));
+    assert_eq!(world.ok(&["start", "life"]), "life");
+    assert_eq!(world.inspect("life", "{{.State.Status}} {{.State.Running}}"), "running true");
+    world.bulkhead(&["rm", "life"]).fails(1, &["life", "running"]);
+    wait_for("the first start's line", 10, || (world.ok(&["logs", "life"]) == "1").then_some(()));
+    assert_eq!(world.ok(&["stop", "-t", "0", "life"]), "life");
+    assert_eq!(world.inspect("life", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
+    world.ok(&["start", "life"]);
+    wait_for("the second start's line", 10, || world.ok(&["logs", "life"]).ends_with("\n2").then_some(()));
+    world.ok(&["restart", "-t", "0", "life"]);
+    wait_for("the third start's line", 10, || world.ok(&["logs", "life"]).ends_with("\n3").then_some(()));
+    world.ok(&["rm", "-f", "life"]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn wait_prints_the_code_and_several_names_work_at_once() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&["run", "-d", "--network", "none", "--name", "w1", image, "sh", "-c", "exit 3"]);
+    world.ok(&["run", "-d", "--network", "none", "--name", "w2", image, "sh", "-c", "exit 4"]);
+    assert_eq!(world.ok(&["wait", "w1", "w2"]), "3\n4");
+    assert_eq!(world.ok(&["rm", "w1", "w2"]), "w1\nw2");
+    let partly = world.ok(&["run", "-d", "--network", "none", image, "true"]);
+    world.ok(&["wait", &partly]);
+    let seen = world.bulkhead(&["rm", "nobody", &partly]);
+    assert_eq!((seen.code, seen.stdout.trim()), (1, partly.as_str()), "the others are removed all the same");
+    let seen = world.bulkhead(&["rm", "-f", "nobody"]);
+    assert!(seen.code == 0 && seen.stderr.contains("nobody"), "said, but with -f what is gone is no failure: {seen:?}");
+}
+
+#[test]
+fn a_process_one_that_ignores_term_is_noticed_and_said() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&["run", "-d", "--network", "none", "--name", "deaf", image, "sleep", "600"]);
+    let started = Instant::now();
+    let seen = world.bulkhead(&["stop", "-t", "1", "deaf"]).code(0);
+    assert!(started.elapsed().as_secs() < 8, "took {:?}", started.elapsed());
+    assert!(
+        seen.stderr.contains("TERM") && seen.stderr.contains("--init"),
+        "the reason and the way out are said: {}",
+        seen.stderr
+    );
+}
+
+#[test]
+fn kill_sends_what_it_is_told() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let script = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
+    world.ok(&["run", "-d", "--network", "none", "--name", "killed", image, "sh", "-c", script]);
+    wait_for("ready", 10, || world.ok(&["logs", "killed"]).contains("ready").then_some(()));
+    for signal in ["USR1", "SIGUSR1", "10"] {
+        let before = world.ok(&["logs", "killed"]).matches("usr1").count();
+        assert_eq!(world.ok(&["kill", "-s", signal, "killed"]), "killed");
+        wait_for("the signal", 10, || (world.ok(&["logs", "killed"]).matches("usr1").count() > before).then_some(()));
+    }
+    world.ok(&["kill", "killed"]);
+    world.wait_status("killed", "exited");
+    assert_eq!(world.inspect("killed", "{{.State.ExitCode}}"), "137");
+    world.bulkhead(&["kill", "killed"]).fails(1, &["not running"]);
+}
+
+#[test]
+fn ps_has_dockers_columns_filters_and_formats() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let id = world.ok(&["run", "-d", "--network", "none", "--name", "up", "--label", "team=a", image, "sleep", "600"]);
+    world.ok(&["run", "-d", "--network", "none", "--name", "over", image, "sh", "-c", "exit 3"]);
+    world.wait_status("over", "exited");
+    let table = world.ok(&["ps", "-a"]);
+    let header: Vec<&str> =
+        table.lines().next().unwrap().split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+    assert_eq!(header, ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "PORTS", "NAMES"]);
+    assert!(table.lines().nth(1).unwrap().ends_with("over"), "newest first: {table}");
+    assert!(table.contains("Exited (3) ") && table.contains("Up ") && table.contains("\"sleep 600\""), "{table}");
+    assert_eq!(world.ok(&["ps", "--format", "{{.Names}}"]), "up");
+    assert_eq!(world.ok(&["ps", "-q", "--no-trunc"]), id);
+    assert_eq!(world.ok(&["ps", "-a", "-f", "status=exited", "--format", "{{.Names}}"]), "over");
+    assert_eq!(world.ok(&["ps", "-f", "label=team=a", "--format", "{{.Names}}|{{.State}}"]), "up|running");
+    assert_eq!(world.ok(&["ps", "-f", "name=u", "-f", "ancestor=busybox", "-q"]), id[..12]);
+    let json: serde_json::Value = serde_json::from_str(&world.ok(&["ps", "--format", "json"])).unwrap();
+    for key in [
+        "Command",
+        "CreatedAt",
+        "ID",
+        "Image",
+        "Labels",
+        "LocalVolumes",
+        "Mounts",
+        "Names",
+        "Networks",
+        "Ports",
+        "RunningFor",
+        "Size",
+        "State",
+        "Status",
+    ] {
+        assert!(json.get(key).is_some(), "{key} in {json}");
+    }
+    world.bulkhead(&["ps", "-f", "colour=red"]).fails(1, &["colour"]);
+    world.bulkhead(&["ps", "--format", "{{.Nothing}}"]).fails(1, &["Nothing"]);
+}
+
+#[test]
+fn inspect_takes_go_templates() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "seen",
+        "-e",
+        "A=1",
+        "-e",
+        "B=2",
+        "--label",
+        "k=v",
+        image,
+        "sleep",
+        "600",
+    ]);
+    assert_eq!(world.inspect("seen", "{{json .Config.Cmd}}"), r#"["sleep","600"]"#);
+    assert_eq!(world.inspect("seen", "{{index .Config.Labels \"k\"}}"), "v");
+    assert_eq!(
+        world
+            .inspect("seen", "{{range .Config.Env}}{{println .}}{{end}}")
+            .lines()
+            .filter(|line| ["A=1", "B=2"].contains(line))
+            .count(),
+        2
+    );
+    assert_eq!(world.inspect("seen", "{{.State.Status | json}}"), r#""running""#);
+    assert_eq!(world.inspect("seen", "{{if .State.Running}}yes{{else}}no{{end}}"), "yes");
+    let all: serde_json::Value = serde_json::from_str(&world.ok(&["inspect", "seen", "busybox:latest"])).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 2);
+    let seen = world.bulkhead(&["inspect", "nobody"]);
+    assert_eq!((seen.code, seen.stdout.trim()), (1, "[]"));
+    world.bulkhead(&["inspect", "--format", "{{.State", "seen"]).fails(1, &["unclosed action"]);
+}
+
+#[test]
+fn restart_policies_are_obeyed() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "again",
+        "--restart",
+        "on-failure:2",
+        image,
+        "sh",
+        "-c",
+        "echo go; exit 1",
+    ]);
+    wait_for("three starts in all", 30, || (world.ok(&["logs", "again"]).matches("go").count() == 3).then_some(()));
+    world.wait_status("again", "exited");
+    assert_eq!(world.inspect("again", "{{.RestartCount}}"), "2");
+    world.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "always",
+        "--restart",
+        "always",
+        image,
+        "sh",
+        "-c",
+        "echo go; sleep 0.1",
+    ]);
+    wait_for("a restart", 30, || (world.ok(&["logs", "always"]).matches("go").count() >= 2).then_some(()));
+    world.ok(&["stop", "-t", "0", "always"]);
+    assert_eq!(world.inspect("always", "{{.State.Status}}"), "exited", "a stopped container stays stopped");
+}
+
+#[test]
+fn attach_shows_what_is_said_from_now_on() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&[
+        "run",
+        "-d",
+        "-i",
+        "--network",
+        "none",
+        "--name",
+        "talker",
+        image,
+        "sh",
+        "-c",
+        "while read line; do echo got $line; done",
+    ]);
+    let seen = world.bulkhead_with(&["attach", "talker"], Some(b"one\ntwo\n")).code(0);
+    assert_eq!(seen.stdout, "got one\ngot two\n");
+}
+
+#[test]
+fn health_is_shown_and_checks_stand_under_the_same_walls() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let flags = [
+        "--health-cmd",
+        "grep -q '^Seccomp:.2' /proc/self/status && test -f /ok",
+        "--health-interval",
+        "100ms",
+        "--health-retries",
+        "2",
+    ];
+    let mut arguments = vec!["run", "-d", "--network", "none", "--name", "checked"];
+    arguments.extend(flags);
+    arguments.extend([image, "sh", "-c", "touch /ok; exec sleep 600"]);
+    world.ok(&arguments);
+    wait_for("healthy", 20, || (world.inspect("checked", "{{.State.Health.Status}}") == "healthy").then_some(()));
+    assert!(world.ok(&["ps", "--format", "{{.Status}}"]).contains("(healthy)"));
+    world.ok(&["exec", "checked", "rm", "/ok"]);
+    wait_for("unhealthy", 20, || (world.inspect("checked", "{{.State.Health.Status}}") == "unhealthy").then_some(()));
+}
