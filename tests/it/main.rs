@@ -1,5 +1,6 @@
 //! The one integration binary; modules by noun.
 #![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
+#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 
 mod build;
 mod exec;

@@ -1,5 +1,4 @@
 //! Real launches of a small root file system through the sandbox's own interface.
-#![allow(clippy::unwrap_used, reason = "fixtures fail their test")]
 
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;

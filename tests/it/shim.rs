@@ -1,5 +1,4 @@
 //! Shims around real sandboxes: what plain processes cannot show.
-#![allow(clippy::unwrap_used, reason = "fixtures fail their test")]
 
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;
