@@ -3,7 +3,7 @@
 use super::container::protocol_name;
 use crate::base::{ContainerId, Timestamp};
 use crate::engine::VolumeEntry;
-use crate::engine::record::{Container, MountKind, MountPoint};
+use crate::engine::record::{Container, MountKind, MountPoint, NetworkRecord};
 use crate::engine::request::NetworkMode;
 use crate::image::{Active, Image};
 use crate::shim::{RestartPolicy, Status};
@@ -389,7 +389,17 @@ pub(super) fn volume(entry: &VolumeEntry) -> Value {
 }
 
 /// Writes a network with the containers on it.
-pub(super) fn network(name: &str, driver: &str, members: &[&Container]) -> Value {
+pub(super) fn network(name: &str, driver: &str, defined: Option<&NetworkRecord>, members: &[&Container]) -> Value {
+    let places: Vec<Value> = defined
+        .and_then(|network| {
+            Some(json!({"Subnet": network.subnet?.to_string(), "Gateway": network.gateway?.to_string()}))
+        })
+        .into_iter()
+        .collect();
+    let options: Map<String, Value> = defined
+        .map(|network| ("com.docker.network.bridge.name".to_owned(), network.interface.clone().into()))
+        .into_iter()
+        .collect();
     let inside = |id: &ContainerId, container: &Container| {
         let network = &container.record.network;
         let address = network.address.map(|address| format!("{address}/{}", network.prefix)).unwrap_or_default();
@@ -409,11 +419,12 @@ pub(super) fn network(name: &str, driver: &str, members: &[&Container]) -> Value
         "Scope": "local",
         "Driver": driver,
         "EnableIPv6": false,
+        "IPAM": {"Driver": "default", "Options": null, "Config": places},
         "Internal": false,
         "Attachable": false,
         "Ingress": false,
         "Containers": containers,
-        "Options": {},
+        "Options": options,
         "Labels": {},
     })
 }

@@ -1,6 +1,6 @@
 //! Verbs about networks: those every installation has.
 
-use super::container::{inspect_flags, inspect_kinds};
+use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
 use super::context::{Context, out};
 use super::error::{Failure, Outcome};
 use super::flags::{Parsed, switch, value};
@@ -34,6 +34,15 @@ pub(super) static VERBS: &[Verb] = &[
         interspersed: true,
         flags: inspect_flags,
         run: |context, parsed| inspect_kinds(context, &parsed, &["network"]),
+    },
+    Verb {
+        names: &["network prune"],
+        usage: "network prune [OPTIONS]",
+        about: "Remove the bridges and rules of networks without containers",
+        count: (0, 0),
+        interspersed: true,
+        flags: prune_flags,
+        run: prune,
     },
 ];
 
@@ -86,6 +95,19 @@ fn ls(_: &Context<'_>, parsed: Parsed) -> Outcome {
     Ok(0)
 }
 
+fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let what =
+        "the bridges and rules of all networks not used by at least one container; the next start makes them again";
+    if !confirmed(&parsed, &format!("This will remove {what}."))? {
+        return Ok(0);
+    }
+    let names = context.engine()?.prune_networks()?;
+    if !names.is_empty() {
+        out(format!("Deleted Networks:\n{}\n", names.join("\n")))?;
+    }
+    Ok(0)
+}
+
 /// Writes a network by name or id, with the containers on it.
 pub(super) fn object(engine: &Engine, name: &str) -> Result<Option<Value>, Failure> {
     let is = |known: &str| known == name || (name.len() >= 3 && inspect::network_id(known).starts_with(name));
@@ -96,5 +118,5 @@ pub(super) fn object(engine: &Engine, name: &str) -> Result<Option<Value>, Failu
         .iter()
         .filter(|container| container.record.network.name == known && running(container.state.status))
         .collect();
-    Ok(Some(inspect::network(known, driver, &members)))
+    Ok(Some(inspect::network(known, driver, engine.network(known)?.as_ref(), &members)))
 }

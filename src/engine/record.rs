@@ -2,7 +2,7 @@
 
 use super::request::CreateRequest;
 use crate::base::{ContainerId, Digest, Timestamp};
-pub use crate::network::PublishedPort;
+pub use crate::network::{NetworkRecord, PublishedPort};
 use crate::sandbox::{Limits, Process};
 use crate::security::Hardening;
 use crate::shim::{HealthPlan, LogPlan, RestartPolicy, State, Status};

@@ -1,14 +1,15 @@
 //! Removing containers and what belongs to them, in an order that a cut at any point leaves repairable.
 
-use super::record::{Container, ContainerRecord};
+use super::record::{Container, ContainerRecord, NetworkRecord};
 use super::request::NetworkMode;
 use super::stop::groups;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
+use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::Status;
-use crate::store::{FileLock, Lease, Names, StoreError, remove_file};
+use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file};
 use crate::volume::{VolumeError, Volumes};
 
 /// Beginning of the leases on build trees; the snapshot's key follows.
@@ -130,7 +131,11 @@ impl Engine {
     /// # Errors
     /// When something cannot be taken down; the next command tries again.
     pub fn settle_abandoned(&self) -> Result<(), EngineError> {
-        for lease in Lease::survey(&self.paths).abandoned {
+        let Leases { held, abandoned } = Lease::survey(&self.paths);
+        if abandoned.is_empty() {
+            return Ok(());
+        }
+        for lease in abandoned {
             if let Some(key) = lease.subject.strip_prefix(TREE) {
                 if let Ok(id) = ContainerId::try_from(key.to_owned()) {
                     if !self.has_shim(&id) {
@@ -151,7 +156,35 @@ impl Engine {
             }
             lease.settle()?;
         }
-        Ok(())
+        // A start that was cut off has a place in the network, perhaps without a record of it.
+        Ok(network::gc(&self.paths, &|id| self.has_network(id, &held))?)
+    }
+
+    /// Tells whether a container may have a place in a network: its shim lives, or somebody works on it.
+    fn has_network(&self, id: &ContainerId, held: &[String]) -> bool {
+        self.has_shim(id)
+            || held.iter().any(|subject| subject.strip_prefix(TREE).unwrap_or(subject) == id.as_str())
+            || is_locked(&self.paths.container(id))
+    }
+
+    /// Returns the definition of a network; one that was never needed has none.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn network(&self, name: &str) -> Result<Option<NetworkRecord>, EngineError> {
+        Ok(network::definition(&self.paths, name)?)
+    }
+
+    /// Removes what networks without containers have on the host: bridge, rules, forwarding we enabled. The next start
+    /// makes it again. Returns the names of those networks.
+    ///
+    /// # Errors
+    /// When something cannot be taken down.
+    pub fn prune_networks(&self) -> Result<Vec<String>, EngineError> {
+        self.settle_abandoned()?;
+        // Looking at a container takes down what a killed shim left.
+        self.list()?;
+        Ok(network::prune(&self.paths)?)
     }
 
     /// Removes a volume nobody uses.

@@ -16,6 +16,7 @@ use super::{Installation, ipam};
 use crate::store::Paths;
 use crate::sys::netlink::Family;
 use crate::sys::netns::in_network_namespace;
+use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -207,7 +208,13 @@ impl<'a> Executor<'a> {
         }
         let mut elements: Vec<Element> = up.operations().iter().flat_map(Operation::elements).collect();
         elements.extend(drafted);
-        match self.firewall.add(&elements, Intact { inet: true, guard: true }) {
+        let whole = Intact { inet: true, guard: true };
+        let mut added = self.firewall.add(&elements, whole);
+        if added.as_ref().is_err_and(|error| error.is(Errno::EXIST)) {
+            self.take_over(draft)?;
+            added = self.firewall.add(&elements, whole);
+        }
+        match added {
             // Somebody removed the tables since they were looked at; this endpoint is in the journal by now.
             Err(error) if error.is_absent() => self.ensure(up).map(|_| applied),
             Err(source) => Err(NetworkError::Apply {
@@ -216,6 +223,33 @@ impl<'a> Executor<'a> {
             }),
             Ok(()) => Ok(applied),
         }
+    }
+
+    /// Removes entries for the draft's published ports that belong to others. We hold the ports' sockets, so those have
+    /// ended and are only not cleaned up yet; their journals forget the entries, which are ours from now on.
+    fn take_over(&mut self, draft: &Draft) -> Result<(), NetworkError> {
+        let place = |operation: &Operation| match operation {
+            Operation::Publish { address, protocol, port, .. } => Some((*address, *protocol, *port)),
+            _ => None,
+        };
+        let wanted: Vec<_> = draft.operations().iter().filter_map(place).collect();
+        for journal in Journal::all(self.paths)? {
+            if journal.owner == *draft.owner() {
+                continue;
+            }
+            let stale = |entry: &Entry| place(&entry.operation).is_some_and(|place| wanted.contains(&place));
+            let (gone, kept): (Vec<Entry>, Vec<Entry>) = journal.entries.into_iter().partition(stale);
+            if gone.is_empty() {
+                continue;
+            }
+            let elements: Vec<Element> = gone.iter().flat_map(|entry| entry.operation.elements()).collect();
+            self.firewall.remove(&elements).map_err(|source| NetworkError::Apply {
+                operation: format!("remove entries of {:?} that has ended", journal.owner),
+                source: source.into(),
+            })?;
+            Journal::new(journal.owner, kept).write(self.paths)?;
+        }
+        Ok(())
     }
 
     /// Applies an endpoint's draft; tests let it be killed after so many operations.

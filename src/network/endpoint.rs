@@ -189,12 +189,10 @@ fn standing_network(name: &str, paths: &Paths, warnings: &mut Vec<String>) -> Re
     let file = record_file(paths, name);
     let installation = Installation::of(paths);
     let mut executor = Executor::open(paths, &installation)?;
-    let known: Option<NetworkRecord> = match read_json(&file) {
-        Ok(record) => Some(record),
-        Err(error) if error.is_not_found() && name == DEFAULT_NETWORK => None,
-        Err(error) if error.is_not_found() => return Err(NetworkError::NoNetwork(name.to_owned())),
-        Err(error) => return Err(error.into()),
-    };
+    let known = definition(paths, name)?;
+    if known.is_none() && name != DEFAULT_NETWORK {
+        return Err(NetworkError::NoNetwork(name.to_owned()));
+    }
     if let Some(record) = &known
         && executor.has_link(&record.interface)?
     {
@@ -389,6 +387,36 @@ pub fn gc(paths: &Paths, alive: &dyn Fn(&ContainerId) -> bool) -> Result<(), Net
     first.and(release_all(paths, |owner| owner.is_none_or(|id| !alive(id))))
 }
 
+/// Removes what networks have on the host if no container is on any; returns their names.
+///
+/// # Errors
+/// The first thing that could not be removed; the rest is done.
+pub fn prune(paths: &Paths) -> Result<Vec<String>, NetworkError> {
+    let _lock = lock(paths)?;
+    let owners = journal::owners(paths)?;
+    let container = |owner: &Owner| matches!(owner, Owner::Container(_));
+    if owners.is_empty() || owners.iter().any(container) || !ipam::reservations(paths)?.is_empty() {
+        return Ok(Vec::new());
+    }
+    remove_all(paths)?;
+    Ok(owners
+        .iter()
+        .filter_map(|owner| if let Owner::Network(name) = owner { Some(name.clone()) } else { None })
+        .collect())
+}
+
+/// Returns the definition of a network, once it has been needed.
+///
+/// # Errors
+/// When its record cannot be read.
+pub fn definition(paths: &Paths, name: &str) -> Result<Option<NetworkRecord>, NetworkError> {
+    match read_json(&record_file(paths, name)) {
+        Ok(record) => Ok(Some(record)),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Removes everything of this installation from the host's network: endpoints, bridges, tables, and the forwarding we
 /// enabled. Made for uninstalling and for tests.
 ///
@@ -396,6 +424,10 @@ pub fn gc(paths: &Paths, alive: &dyn Fn(&ContainerId) -> bool) -> Result<(), Net
 /// The first thing that could not be removed; the rest is done.
 pub fn down(paths: &Paths) -> Result<(), NetworkError> {
     let _lock = lock(paths)?;
+    remove_all(paths)
+}
+
+fn remove_all(paths: &Paths) -> Result<(), NetworkError> {
     let installation = Installation::of(paths);
     let mut executor = Executor::open(paths, &installation)?;
     let mut owners = journal::owners(paths)?;

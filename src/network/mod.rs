@@ -32,7 +32,7 @@ pub use draft::{Draft, Inverse, Operation, Owner};
 pub use driver::{Attachment, Bare, Bridge, Endpoint, NetworkDriver, NetworkRecord, NetworkWish};
 pub use endpoint::{
     Attached, DEFAULT_NETWORK, EndpointPlan, EndpointRequest, Handles, Mode, PortRequest, Protocol, PublishedPort,
-    attach, detach, down, gc, plan,
+    attach, definition, detach, down, gc, plan, prune,
 };
 pub use error::{Cause, NetworkError};
 pub use names::{HostError, HostLine, NAME_SERVER, Resolver, extra_hosts, hosts_text};

@@ -46,7 +46,8 @@ pub fn fork(run: impl FnOnce() -> i32) -> io::Result<Child> {
 }
 
 /// Closes a descriptor in a process of its own, for descriptors whose close waits: an nftables socket waits for the
-/// kernel's clean-up of what was deleted (6 to 10 ms on Linux 6.18, `nft_rcv_nl_event`).
+/// kernel's clean-up of what was deleted (6 to 10 ms on Linux 6.18, `nft_rcv_nl_event`), and while it waits it keeps
+/// everybody else from changing rules. So that process rests first until the clean-up is done.
 ///
 /// The process is forked twice, so that no one has to reap it. Where no process can be made the close waits here.
 pub fn close_elsewhere(descriptor: std::os::fd::OwnedFd) {
@@ -70,6 +71,9 @@ pub fn close_elsewhere(descriptor: std::os::fd::OwnedFd) {
         // Ends when the parent has closed its descriptor and then its end of the pipe: ours is then the last one.
         // SAFETY: the buffer is one byte that lives on this frame.
         unsafe { libc::read(901, (&raw mut byte).cast(), 1) };
+        let rest = libc::timespec { tv_sec: 0, tv_nsec: 40_000_000 };
+        // SAFETY: the duration lives on this frame; what is left of it is not asked for.
+        unsafe { libc::nanosleep(&raw const rest, std::ptr::null_mut()) };
         0
     };
     if let Ok(middle) = fork(move || i32::from(fork(closer).is_err())) {

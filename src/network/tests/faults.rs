@@ -2,7 +2,7 @@
 
 use super::{Host, new_namespace, on_host, port, request};
 use crate::network::endpoint::attach_until;
-use crate::network::{Cause, Installation, NetworkError, attach, detach, down, gc, ipam, journal};
+use crate::network::{Cause, Installation, NetworkError, attach, detach, down, gc, ipam, journal, prune};
 use crate::sys::netns::in_network_namespace;
 use std::os::fd::AsFd;
 
@@ -73,6 +73,38 @@ fn a_start_killed_before_it_was_attached_gives_its_address_back() {
         drop(host.plan(&request).unwrap());
         detach(&request.id, &host.paths).unwrap();
         assert_eq!(ipam::reservations(&host.paths).unwrap(), []);
+    });
+}
+
+#[test]
+fn a_port_of_one_that_has_ended_is_taken_over_before_its_clean_up() {
+    on_host(|host| {
+        let first = host.start(&["8080:80", "8081:81"]).unwrap();
+        let id = first.id.clone();
+        // Its shim has gone, and with it the sockets; nobody has cleaned up.
+        drop(first);
+        let second = host.start(&["8080:80"]).unwrap();
+        let target = format!("tcp . 8080 : {} . 80", second.address());
+        assert!(host.rules().contains(&target), "{}", host.rules());
+        detach(&id, &host.paths).unwrap();
+        assert!(host.rules().contains(&target), "the late clean-up takes its own only: {}", host.rules());
+        assert!(!host.rules().contains("8081"));
+        detach(&second.id, &host.paths).unwrap();
+        assert!(!host.rules().contains("8080"));
+        down(&host.paths).unwrap();
+    });
+}
+
+#[test]
+fn a_network_is_pruned_when_nobody_is_on_it() {
+    on_host(|host| {
+        let container = host.start(&["8080:80"]).unwrap();
+        assert_eq!(prune(&host.paths).unwrap(), Vec::<String>::new());
+        detach(&container.id, &host.paths).unwrap();
+        drop(container);
+        assert_eq!(prune(&host.paths).unwrap(), ["bridge"]);
+        host.assert_bare();
+        assert_eq!(prune(&host.paths).unwrap(), Vec::<String>::new());
     });
 }
 
