@@ -35,12 +35,11 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
     let request = &record.request;
     let mut mounts: Vec<Mount> = record.mounts.iter().map(|point| mount(point, now)).collect();
     mounts.extend(own_file_mounts(&now.own_files, &own_files(&record.mounts)));
+    let (userns, namespaces) = (user_namespace(record, now), namespaces(record, now));
     Bundle {
         id: record.id.clone(),
         root: now.root.clone(),
         root_readonly: request.read_only,
-        userns: user_namespace(record, now),
-        namespaces: namespaces(record, now),
         hostname: if request.uts_mode == "host" { String::new() } else { record.hostname.clone() },
         domainname: request.domainname.clone().unwrap_or_default(),
         process: record.process.clone(),
@@ -51,12 +50,30 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
             .iter()
             .map(|(host, target, access)| Device { host: host.clone(), target: target.clone(), access: access.clone() })
             .collect(),
-        sysctls: request.sysctls.clone(),
+        sysctls: sysctls(record, &userns, &namespaces),
+        userns,
+        namespaces,
         cgroup: Cgroup { path: format!("bulkhead/{}", record.id), limits: record.limits.clone() },
         hardening: Hardening { seccomp: now.seccomp.clone(), ..record.hardening.clone() },
         init: request.init,
         require: request.require.clone(),
     }
+}
+
+/// Returns the kernel parameters: those asked for, and in a network of its own what Docker sets, so that any user may
+/// `ping` and serve ports below 1024 (moby `daemon/oci_linux.go`, `WithSysctls`).
+fn sysctls(record: &ContainerRecord, userns: &UserNamespace, namespaces: &Namespaces) -> Vec<(String, String)> {
+    let mut all = record.request.sysctls.clone();
+    if namespaces.net == Namespace::New {
+        // The largest group there is: outside a user namespace of its own the kernel takes no more.
+        let groups = if matches!(userns, UserNamespace::Host { .. }) { "0 2147483647" } else { "0 65535" };
+        for (key, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", groups)] {
+            if !all.iter().any(|(known, _)| known.replace('/', ".") == key) {
+                all.push((key.to_owned(), value.to_owned()));
+            }
+        }
+    }
+    all
 }
 
 /// Mounts our own files over those of `/etc`.
