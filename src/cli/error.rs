@@ -81,6 +81,12 @@ impl Failure {
         }
     }
 
+    /// Says first what it is about.
+    pub(super) fn about(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// Replaces the exit code.
     pub(super) fn code(mut self, code: u8) -> Self {
         self.code = code;

@@ -9,8 +9,8 @@ use super::progress::ByteProgress;
 use super::table::ellipsis;
 use super::time::{ago, long_time};
 use super::verbs::{ANY, Verb};
-use crate::base::{Timestamp, human_size};
-use crate::build::changed_config;
+use crate::base::{Digest, Timestamp, human_size};
+use crate::build::{BuildCache, changed_config};
 use crate::image::{Image, ImageError, Images, ImportOptions, Removed};
 use crate::oci::{ContainerConfig, Reference};
 use clap::Command;
@@ -274,9 +274,7 @@ fn images(context: &Context<'_>, parsed: Parsed) -> Outcome {
                 continue;
             }
             let id = if whole { image.id.to_string() } else { image.id.short().to_owned() };
-            if ids.last() != Some(&id) {
-                ids.push(id);
-            }
+            ids.push(id);
             rows.push(named.row(whole));
         }
     }
@@ -393,7 +391,14 @@ fn load(context: &Context<'_>, parsed: Parsed) -> Outcome {
         let _ = progress.at(done, Instant::now());
     });
     let _ = progress.finish();
-    for image in loaded? {
+    let named = |error: ImageError| {
+        let failure = Failure::from(error);
+        match parsed.text("input").filter(|name| *name != "-") {
+            Some(path) => failure.about(&format!("load {path}")),
+            None => failure,
+        }
+    };
+    for image in loaded.map_err(named)? {
         for reference in &image.references {
             out(format!("Loaded image: {}\n", reference.familiar()))?;
         }
@@ -445,7 +450,9 @@ fn import(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let file = archive(Some(source), "import")?;
     let message = parsed.filled("message").unwrap_or_else(|| format!("Imported from {source}"));
     let options = ImportOptions { reference: name, message, config, platform: None };
-    let image = Images::open(context.paths())?.import(&file, &options)?;
+    let images = Images::open(context.paths())?;
+    let image =
+        images.import(&file, &options).map_err(|error| Failure::from(error).about(&format!("import {source}")))?;
     out(format!("{}\n", image.id))?;
     Ok(0)
 }
@@ -473,6 +480,14 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
         }
         freed += image.size;
     }
+    // What the build cache stands on is not unused.
+    let cache = BuildCache::new(&context.paths().root.join("build/cache")).records();
+    let cache = cache.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
+    let roots: Vec<Digest> = cache
+        .into_iter()
+        .flat_map(|(_, record)| record.parent.into_iter().chain(record.layer.map(|layer| layer.chain_id)))
+        .collect();
+    freed += engine.collect_images(&roots)?.bytes;
     talk(format!("Total reclaimed space: {}\n", human_size(freed)));
     Ok(0)
 }

@@ -1,8 +1,9 @@
 //! Images as the engine sees them: who uses them, removing them, taking out what nobody needs.
 
+use super::remove::TREE;
 use super::{Engine, EngineError};
 use crate::base::Digest;
-use crate::image::{Images, Removed};
+use crate::image::{Collected, Images, Removed};
 use crate::store::Lease;
 
 impl Engine {
@@ -28,5 +29,19 @@ impl Engine {
         };
         let _lease = Lease::take(&self.paths, "image")?;
         Ok(Images::open(&self.paths)?.remove(name, force, &users)?)
+    }
+
+    /// Takes out layers, writable snapshots and documents that nobody needs; `roots` are chain ids to keep.
+    ///
+    /// # Errors
+    /// When the store cannot be read or written.
+    pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
+        let held = Lease::survey(&self.paths).held;
+        let in_use = |key: &str| {
+            // A container, one that is being made, or the tree of a build step.
+            self.paths.root.join("containers").join(key).exists()
+                || held.iter().any(|subject| subject.strip_prefix(TREE).unwrap_or(subject) == key)
+        };
+        Ok(Images::open(&self.paths)?.collect(&in_use, roots)?)
     }
 }
