@@ -1,15 +1,19 @@
 //! The one integration binary; modules by noun.
 #![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
 #![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests start programs and write files")]
 
 mod build;
 mod exec;
 mod faults;
+mod images;
 mod lifecycle;
 mod logs;
+mod network;
 mod run;
 mod sandbox;
 mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]
 mod support;
 mod tidy;
+mod volumes;

@@ -314,6 +314,18 @@ impl World {
         Outcome::of(command.args(["-k", "5", COMMAND_SECONDS, program]).args(arguments), None)
     }
 
+    /// Acts in a thread that is where this world's published ports are.
+    pub(crate) fn within<T: Send>(&self, act: impl FnOnce() -> T + Send) -> T {
+        let run = || {
+            if let Some(name) = &self.netns {
+                let namespace = std::fs::File::open(format!("/run/netns/{name}")).expect("open the namespace");
+                nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET).expect("enter the namespace");
+            }
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+    }
+
     /// Runs the program to its end.
     pub(crate) fn bulkhead(&self, arguments: &[&str]) -> Outcome {
         self.bulkhead_with(arguments, None)
@@ -471,7 +483,7 @@ impl World {
 
 /// The default bridge may stay when its last container goes; veth ends may not.
 fn is_bridge(link: &str) -> bool {
-    link.starts_with("bh-") && !link.contains('@')
+    (link.starts_with("bulkhead") || link.starts_with("bh-")) && !link.contains('@')
 }
 
 impl Drop for World {
