@@ -263,7 +263,8 @@ fn was_interrupted(error: &BuildError<EngineError>) -> bool {
 /// Shows the end of the failed command's output and the lines of the Dockerfile, and returns what is said last.
 fn failed(error: &BuildError<EngineError>, files: &build::Context, output_shown: bool) -> Failure {
     if let (BuildError::Failed { title, tail, .. }, false) = (error, output_shown) {
-        talk(format!("------\n > {}:\n{}\n------\n", clean(title), clean(tail.trim_end())));
+        let lines: String = tail.lines().map(|line| format!("{}\n", plain::visible(line.as_bytes()))).collect();
+        talk(format!("------\n > {}:\n{lines}------\n", clean(title)));
     }
     if let (Some(lines), Some(excerpt)) = (error.lines(), error.excerpt(&files.dockerfile)) {
         let name = files.dockerfile_path.file_name().unwrap_or_default().to_string_lossy();
