@@ -1,6 +1,4 @@
 //! The one integration binary; modules by noun.
-#![allow(clippy::disallowed_methods, reason = "tests start programs and write files")]
-#![allow(clippy::unwrap_used, reason = "a fixture that cannot be made fails its test")]
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests start programs and write files")]
 
 mod build;
