@@ -11,6 +11,8 @@ use std::io;
 
 /// Largest piece copied at once, in bytes.
 const PIECE: usize = 64 << 10;
+/// SIGINT and SIGTERM passed on after which the user is let go of a container that heeds none of them, as with Docker.
+const URGENT: u32 = 3;
 /// Signals that are passed on to the container.
 const FORWARDED: [Signal; 9] = [
     Signal::SIGHUP,
@@ -106,6 +108,8 @@ pub(super) struct Session<'a> {
     pub(super) keys: DetachKeys,
     /// Which of stdout and stderr are shown.
     pub(super) show: [bool; 2],
+    /// How often the container was asked to end so far.
+    pub(super) urged: u32,
 }
 
 /// How a session ended.
@@ -119,6 +123,8 @@ pub(super) enum Ending {
     Closed,
     /// We were told to end by this signal, which was not passed on.
     Interrupted(i32),
+    /// The container was asked to end by this signal, again and again, and goes on.
+    Unheeded(i32),
 }
 
 /// Signals taken over from the moment this exists, so that none is lost between a container's start and the copying.
@@ -247,6 +253,7 @@ impl Frames {
 enum Told {
     Nothing,
     End(i32),
+    Leave(i32),
 }
 
 impl Session<'_> {
@@ -284,10 +291,12 @@ impl Session<'_> {
                 Ok(_) => {}
             }
             let ready: Vec<PollFlags> = polled.iter().map(PollFd::revents).collect();
-            if ready[1].intersects(PollFlags::IN)
-                && let Told::End(number) = self.heed(signals, remote)?
-            {
-                return Ok(Ending::Interrupted(number));
+            if ready[1].intersects(PollFlags::IN) {
+                match self.heed(signals, remote)? {
+                    Told::Nothing => {}
+                    Told::End(number) => return Ok(Ending::Interrupted(number)),
+                    Told::Leave(number) => return Ok(Ending::Unheeded(number)),
+                }
             }
             if ready[0].intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
                 && let Some(ending) = self.receive(&mut buffer, &mut frames)?
@@ -386,7 +395,7 @@ impl Session<'_> {
         }
     }
 
-    fn heed(&self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Told> {
+    fn heed(&mut self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Told> {
         while let Some(info) = signals.descriptor.read_signal()? {
             let number = info.ssi_signo as i32;
             if number == Signal::SIGWINCH as i32 {
@@ -397,6 +406,10 @@ impl Session<'_> {
                 }
             } else if self.forward_signals && !self.tty {
                 remote.signal(number);
+                self.urged += u32::from(number == Signal::SIGINT as i32 || number == Signal::SIGTERM as i32);
+                if self.urged >= URGENT {
+                    return Ok(Told::Leave(number));
+                }
             } else if number != Signal::SIGCONT as i32 && number != Signal::SIGTSTP as i32 {
                 return Ok(Told::End(number));
             }
@@ -462,6 +475,7 @@ mod tests {
             forward_signals: false,
             keys: DetachKeys::parse("").unwrap(),
             show: [true, true],
+            urged: 0,
         };
         let signals = Signals::take().unwrap();
         assert_eq!(session.copy(&signals, &mut Deaf).unwrap(), Ending::Exited(7));
@@ -479,6 +493,7 @@ mod tests {
             forward_signals: false,
             keys: DetachKeys::parse("").unwrap(),
             show: [true, true],
+            urged: 0,
         };
         assert_eq!(session.copy(&Signals::take().unwrap(), &mut Deaf).unwrap(), Ending::Closed);
     }

@@ -144,15 +144,16 @@ impl Engine {
                     self.end_step(&id)?;
                 }
                 Snapshotter::new(&self.paths).remove(key)?;
-            } else if let Ok(id) = ContainerId::try_from(lease.subject.clone())
-                && !self.has_shim(&id)
-            {
+            } else if let Ok(id) = ContainerId::try_from(lease.subject.clone()) {
+                let lock = FileLock::acquire_dir(&self.paths.container(&id));
                 let begun = ContainerRecord::load(&self.paths, &id);
                 match begun {
+                    _ if self.has_shim(&id) => {}
                     // Created in full, its start cut off: keep what a person named, take the rest down.
                     Ok(record) if !record.request.auto_remove => self.release(&id)?,
                     _ => self.forget(&id)?,
                 }
+                drop(lock);
             }
             lease.settle()?;
         }

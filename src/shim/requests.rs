@@ -100,10 +100,20 @@ impl<J: Jail> Supervisor<J> {
                 // As with `docker kill`: a container killed by hand is not started again by policy.
                 if signal == SIGKILL || signal == self.plan.stop_signal {
                     self.state.stopped_by_user = true;
+                    self.thaw_to_end();
                 }
                 Reply::Done
             }
             Err(failure) => refused(failure.message),
+        }
+    }
+
+    /// Thaws a frozen container, so that the signal that is to end it can.
+    pub(super) fn thaw_to_end(&mut self) {
+        if let (Status::Paused, Some(jail)) = (self.state.status, &mut self.jail)
+            && jail.freeze(false).is_ok()
+        {
+            self.state.status = Status::Running;
         }
     }
 

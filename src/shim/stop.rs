@@ -1,7 +1,6 @@
 //! Stopping: signal, wait, SIGKILL, and whether the first process would have listened at all.
 
 use super::jail::Jail;
-use super::plan::Status;
 use super::supervisor::Supervisor;
 use crate::sandbox::Namespace;
 use std::time::{Duration, Instant};
@@ -50,10 +49,8 @@ impl<J: Jail> Supervisor<J> {
         if let Some(jail) = &mut self.jail {
             // A first process that has just ended needs no signal; its end is on its way to us.
             let _ = jail.signal(signal);
-            if self.state.status == Status::Paused && jail.freeze(false).is_ok() {
-                self.state.status = Status::Running;
-            }
         }
+        self.thaw_to_end();
     }
 
     /// Sends SIGKILL when the time is up, and the signal again once a late starter has a handler for it.

@@ -3,11 +3,11 @@
 //! A lease is a file under `leases/` that names its subject (a container) and whose lock the working process holds.
 //! While any lease is held, garbage collection spares what no record names yet.
 
-use super::lock::{FileLock, is_locked};
+use super::lock::FileLock;
 use super::record::StoreError;
 use super::{Paths, remove_file};
-use std::fs::OpenOptions;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +22,7 @@ pub struct Lease {
 }
 
 /// What a look at all leases found.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Leases {
     /// Subjects that living processes work on.
     pub held: Vec<String>,
@@ -30,10 +30,12 @@ pub struct Leases {
     pub abandoned: Vec<Abandoned>,
 }
 
-/// A lease whose process died; remove its file with [`Abandoned::settle`] once its subject is dealt with.
-#[derive(Debug, PartialEq, Eq)]
+/// A lease whose process died; remove its file with [`Abandoned::settle`] once its subject is dealt with. Until then it is
+/// ours: others who look see it held.
+#[derive(Debug)]
 pub struct Abandoned {
     path: PathBuf,
+    _lock: FileLock,
     /// What the process worked on.
     pub subject: String,
 }
@@ -81,11 +83,16 @@ impl Lease {
             if entry.file_name().as_encoded_bytes().first() == Some(&b'.') {
                 continue;
             }
-            let Ok(subject) = std::fs::read_to_string(&path) else { continue };
-            if is_locked(&path) {
-                leases.held.push(subject);
-            } else {
-                leases.abandoned.push(Abandoned { path, subject });
+            let Ok(mut file) = File::open(&path) else { continue };
+            let mut subject = String::new();
+            if file.read_to_string(&mut subject).is_err() {
+                continue;
+            }
+            match FileLock::try_hold(file) {
+                None => leases.held.push(subject),
+                // A holder removes its file before it lets go: what is gone now was given back in good order.
+                Some(lock) if path.exists() => leases.abandoned.push(Abandoned { path, _lock: lock, subject }),
+                Some(_) => {}
             }
         }
         leases
@@ -116,6 +123,7 @@ mod tests {
         assert_eq!(dead.subject, "dead");
         dead.settle().unwrap();
         drop(lease);
-        assert_eq!(Lease::survey(&paths), Leases::default());
+        let left = Lease::survey(&paths);
+        assert!(left.held.is_empty() && left.abandoned.is_empty(), "{left:?}");
     }
 }

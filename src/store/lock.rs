@@ -54,6 +54,12 @@ impl FileLock {
         Self::hold(File::open(path).map_err(StoreError::io("open", path))?, path)
     }
 
+    /// Takes the lock of an open file if it is free; `None` when somebody else holds it.
+    pub(super) fn try_hold(file: File) -> Option<Self> {
+        let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
+        taken.is_ok().then_some(Self { _file: file })
+    }
+
     /// Takes the lock if it is free; `None` when somebody else holds it.
     ///
     /// # Errors

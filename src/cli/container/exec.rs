@@ -125,13 +125,14 @@ fn with_terminal(
             forward_signals: false,
             keys,
             show: [true, true],
+            urged: 0,
         };
         match session.copy(&Signals::take()?, &mut Terminal(terminal.as_fd()))? {
             Ending::Detached => {
                 talk("\nread escape sequence\n");
                 return Ok(0);
             }
-            Ending::Interrupted(number) => return Ok(code_byte(128 + number)),
+            Ending::Interrupted(number) | Ending::Unheeded(number) => return Ok(code_byte(128 + number)),
             Ending::Exited(_) | Ending::Closed => {}
         }
     }

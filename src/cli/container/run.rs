@@ -1,7 +1,7 @@
 //! `run`, `create`, `start`, `attach`.
 
 use super::create_flags::{Surroundings, create_flags, create_request};
-use crate::base::ContainerId;
+use crate::base::{ContainerId, signal_name};
 use crate::cli::context::{Context, complain, each, out, talk};
 use crate::cli::detach::{DEFAULT, DetachKeys};
 use crate::cli::error::{Failure, Outcome, exit};
@@ -227,6 +227,13 @@ fn follow(
             Ok(0)
         }
         Ending::Interrupted(number) => Ok(code_byte(128 + number)),
+        Ending::Unheeded(number) => {
+            talk(format!(
+                "\nthe container does not heed {}: as PID 1 it needs a handler, or --init; it runs on, 'bulkhead stop' ends it\n",
+                signal_name(number)
+            ));
+            Ok(code_byte(128 + number))
+        }
         Ending::Closed => wait_for(&mut client),
     }
 }
@@ -240,6 +247,7 @@ fn session(stream: BorrowedFd<'_>, framing: Framing, attachment: Attachment) -> 
         forward_signals: attachment.forward_signals,
         keys: attachment.keys,
         show: attachment.show,
+        urged: 0,
     }
 }
 
