@@ -42,6 +42,8 @@ impl Engine {
         let hostname = match (&request.hostname, &request.network) {
             (Some(name), _) => name.clone(),
             (None, NetworkMode::Host) => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            // `hosts` is the other's too, and knows its name.
+            (None, NetworkMode::Container(name)) => self.record(&self.find(name)?)?.hostname,
             (None, _) => id.short().to_owned(),
         };
         let merged = merge(&request, config, &hostname)?;

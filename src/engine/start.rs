@@ -107,7 +107,13 @@ impl Engine {
         let stream = attach.map(|streams| shim.attach(streams.stdin, streams.output)).transpose()?;
         let (mut warnings, mut handles, mut descriptors) = (Vec::new(), NetworkHandles::default(), Vec::new());
         let network = match place {
-            None => self.unattached_network(&record.request),
+            None => {
+                if !record.request.publish.is_empty() {
+                    let mode = self.unattached_network(&record.request).name;
+                    warnings.push(format!("Published ports are discarded when using {mode} network mode"));
+                }
+                self.unattached_network(&record.request)
+            }
             Some(place) => {
                 let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
                 let (view, for_shim) = taken(&attached);

@@ -161,6 +161,10 @@ fn containers_share_a_network_when_asked() {
     server(&world, "first", &[]);
     let join = ["run", "--rm", "--network", "container:first", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1/"];
     wait_for("the neighbour's loopback", 10, || world.bulkhead(&join).stdout.contains("first").then_some(()));
+    let name = |more: &[&str]| world.ok(&[&["run", "--rm"][..], more, &["busybox", "hostname"]].concat());
+    assert_eq!(name(&["--network", "container:first"]), world.inspect("first", "{{.Config.Hostname}}"));
+    let warned = world.bulkhead(&["run", "--rm", "--network", "none", "-p", "80:80", "busybox", "true"]);
+    assert!(warned.stderr.contains("Published ports are discarded"), "{warned:?}");
     world.bulkhead(&["run", "--rm", "--network", "container:nobody", "busybox", "true"]).fails(125, &["nobody"]);
 }
 
