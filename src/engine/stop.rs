@@ -25,6 +25,18 @@ impl Engine {
         }
     }
 
+    /// Asks a running container's shim; one whose shim ended while it was asked does not run any more.
+    fn ask<T>(
+        &self,
+        id: &ContainerId,
+        request: impl FnOnce(&mut Client) -> Result<T, ShimError>,
+    ) -> Result<T, EngineError> {
+        match request(&mut self.client(id)?) {
+            Err(ShimError::Gone { .. }) => Err(EngineError::NotRunning(self.observe(id)?.record.name)),
+            other => Ok(other?),
+        }
+    }
+
     /// Stops a container: its stop signal, then SIGKILL after the timeout; one that does not run is stopped already.
     ///
     /// # Errors
@@ -54,7 +66,7 @@ impl Engine {
     /// # Errors
     /// When it does not run.
     pub fn kill(&self, id: &ContainerId, signal: i32) -> Result<(), EngineError> {
-        Ok(self.client(id)?.signal(signal)?)
+        self.ask(id, |client| client.signal(signal))
     }
 
     /// Freezes a container.
@@ -62,7 +74,7 @@ impl Engine {
     /// # Errors
     /// When it does not run or is paused already.
     pub fn pause(&self, id: &ContainerId) -> Result<(), EngineError> {
-        Ok(self.client(id)?.pause()?)
+        self.ask(id, Client::pause)
     }
 
     /// Thaws a container.
@@ -70,7 +82,7 @@ impl Engine {
     /// # Errors
     /// When it is not paused.
     pub fn unpause(&self, id: &ContainerId) -> Result<(), EngineError> {
-        Ok(self.client(id)?.unpause()?)
+        self.ask(id, Client::unpause)
     }
 
     /// Waits until a container has ended and returns its exit code; one that was never started is waited for.

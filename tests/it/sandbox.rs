@@ -518,11 +518,16 @@ fn a_terminal_controls_its_process() {
         bundle.process.tty_size = Some((24, 80));
         let mut running = Launch::begin(&bundle, None, None).unwrap().finish().unwrap();
         let mut terminal = std::fs::File::from(running.terminal.take().unwrap());
+        let (mut text, mut byte) = (String::new(), [0]);
+        // What is typed is echoed at once, so it waits until the program has said its part.
+        while !text.ends_with("console\r\n0\r\n") && terminal.read_exact(&mut byte).is_ok() {
+            text.push(byte[0].into());
+        }
         terminal.write_all(b"word\n").unwrap();
-        let mut text = Vec::new();
-        let _ = terminal.read_to_end(&mut text);
-        let text = String::from_utf8_lossy(&text).into_owned();
-        assert!(text.contains("/dev/pts/0\r\nconsole\r\n0\r\n") && text.contains("got word"), "{text}");
+        let mut rest = Vec::new();
+        let _ = terminal.read_to_end(&mut rest);
+        text.push_str(&String::from_utf8_lossy(&rest));
+        assert!(text.starts_with("/dev/pts/0\r\nconsole\r\n0\r\n") && text.contains("got word"), "{text}");
         assert_eq!(bulkhead::sys::process::wait_exit(running.init.pid), Ok(0));
         running.destroy();
     });

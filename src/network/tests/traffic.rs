@@ -220,7 +220,8 @@ fn cve_2020_13401_no_router_advertisements_are_taken_or_passed_on() {
             }
             false
         };
-        assert!(hears(128), "an echo request passes, so that the next line says something");
+        // The bridge may still be learning that the ports are up.
+        assert!((0..20).any(|_| hears(128)), "an echo request passes, so that the next line says something");
         assert!(!hears(134));
     });
 }
