@@ -63,6 +63,14 @@ pub enum EngineError {
         /// Path on the host.
         path: PathBuf,
     },
+    /// A device cannot be given.
+    #[error("--device {}: {reason}", path.display())]
+    Device {
+        /// Path on the host.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Something asked for does not go together.
     #[error("conflicting options: {0}")]
     Conflict(String),

@@ -23,6 +23,7 @@ mod stop;
 mod stubs;
 mod undo;
 mod volumes;
+mod walls;
 
 pub use build::{Builder, LayerView, StepOptions, StepTree};
 pub use commit::CommitRequest;

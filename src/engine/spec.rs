@@ -22,6 +22,8 @@ pub struct Circumstances {
     pub own_files: PathBuf,
     /// Owners of bind sources that are ordinary users', by source path.
     pub owners: Vec<(PathBuf, u32, u32)>,
+    /// Device nodes of `--device` as they are on this boot.
+    pub devices: Vec<Device>,
     /// The container whose namespaces are joined: host pid and first host id (`None`: host user namespace).
     pub net_of: Option<(i32, Option<u32>)>,
     /// Pids of containers whose pid, ipc namespaces are joined.
@@ -45,11 +47,7 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
         process: record.process.clone(),
         mounts,
         shm_size: request.shm_size.map_or(DEFAULT_SHM, |size| size.0),
-        devices: request
-            .devices
-            .iter()
-            .map(|(host, target, access)| Device { host: host.clone(), target: target.clone(), access: access.clone() })
-            .collect(),
+        devices: now.devices.clone(),
         sysctls: sysctls(record, &userns, &namespaces),
         userns,
         namespaces,
@@ -114,9 +112,9 @@ pub(super) fn bind_ids(source: &Path) -> BindIds {
     }
 }
 
-/// Tells an ordinary user's id from those of the system.
+/// Tells an ordinary user's id from those of the system, of files nobody owns, and of the ranges of containers.
 pub(super) fn is_ordinary(uid: u32) -> bool {
-    (1000..65_534).contains(&uid)
+    (1000..0x1000_0000).contains(&uid) && uid != 65_534
 }
 
 /// A bind source that belongs to an ordinary user shows that user as root (`facts/user-namespaces.md` §4).

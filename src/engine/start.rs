@@ -5,6 +5,7 @@ use super::record::{Container, ContainerRecord, SeccompChoice};
 use super::request::NetworkMode;
 use super::spec::{Circumstances, assemble};
 use super::undo::Undo;
+use super::walls::{devices, owners, walls_down};
 use super::{Engine, EngineError, ranges};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
@@ -18,7 +19,7 @@ use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
 use crate::store::{FileLock, StoreError};
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::DirBuilderExt;
 
 /// Makes a shim that waits for its plan.
 pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
@@ -102,10 +103,11 @@ impl Engine {
         let place = self.plan_network(&record)?;
         self.write_own_files(&record, place.as_ref())?;
         let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
+        let mut warnings = walls_down(&plan.bundle);
         let mut shim = launcher()?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = attach.map(|streams| shim.attach(streams.stdin, streams.output)).transpose()?;
-        let (mut warnings, mut handles, mut descriptors) = (Vec::new(), NetworkHandles::default(), Vec::new());
+        let (mut handles, mut descriptors) = (NetworkHandles::default(), Vec::new());
         let network = match place {
             None => {
                 if !record.request.publish.is_empty() {
@@ -117,7 +119,8 @@ impl Engine {
             Some(place) => {
                 let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
                 let (view, for_shim) = taken(&attached);
-                (handles, descriptors, warnings) = (for_shim, attached.descriptors, attached.warnings);
+                (handles, descriptors) = (for_shim, attached.descriptors);
+                warnings.extend(attached.warnings);
                 view
             }
         };
@@ -173,6 +176,7 @@ impl Engine {
             seccomp: self.filter(record)?,
             own_files: self.paths.container(id),
             owners: owners(record),
+            devices: devices(record)?,
             net_of: None,
             pid_of: self.pid_of(&record.request.pid_mode)?,
             ipc_of: self.pid_of(&record.request.ipc_mode)?,
@@ -303,15 +307,4 @@ pub(super) fn start_error(error: ShimError) -> EngineError {
         ShimError::Failed(failure) => EngineError::Start { failure },
         other => EngineError::Shim(other),
     }
-}
-
-/// Returns the bind sources that belong to ordinary users, with their owners.
-fn owners(record: &ContainerRecord) -> Vec<(std::path::PathBuf, u32, u32)> {
-    let binds = record.mounts.iter().filter(|point| point.kind == super::record::MountKind::Bind);
-    binds
-        .filter_map(|point| {
-            let owner = std::fs::metadata(&point.source).ok()?;
-            super::spec::is_ordinary(owner.uid()).then(|| (point.source.clone(), owner.uid(), owner.gid()))
-        })
-        .collect()
 }

@@ -172,7 +172,8 @@ pub enum MountSource {
 pub enum BindIds {
     /// Ids inside equal ids on disk (Docker's behaviour; volumes, and sources owned by root).
     Same,
-    /// The source belongs to an ordinary user: that user appears as root inside, everything else is unmapped.
+    /// The source belongs to an ordinary user: that user and the one the container's process runs as change places, so
+    /// that what the process writes belongs to the source's owner; every other id is the same inside and on disk.
     Owner {
         /// The owner's user id on the host.
         uid: u32,
@@ -184,10 +185,16 @@ pub enum BindIds {
 /// A host device shown inside.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Device {
-    /// Path on the host.
-    pub host: PathBuf,
     /// Path inside.
     pub target: String,
+    /// Block device instead of character device.
+    pub block: bool,
+    /// Major and minor number.
+    pub number: (u32, u32),
+    /// Permission bits of the host's node.
+    pub mode: u32,
+    /// Owner and group of the host's node; the same ids inside.
+    pub owner: (u32, u32),
     /// `rwm` or a part of it.
     pub access: String,
 }
@@ -224,4 +231,12 @@ pub struct Limits {
     pub cpuset_cpus: Option<String>,
     /// Memory nodes it may use.
     pub cpuset_mems: Option<String>,
+}
+
+impl Device {
+    /// Returns the device as a rule of the devices control group: `c 10:200 rwm`.
+    pub fn rule(&self) -> String {
+        let (major, minor) = self.number;
+        format!("{} {major}:{minor} {}", if self.block { 'b' } else { 'c' }, self.access)
+    }
 }

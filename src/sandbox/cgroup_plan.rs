@@ -153,6 +153,7 @@ fn writes_v1(controller: &str, limits: &Limits, bundle: &Bundle) -> Result<Vec<(
         "devices" if bundle.hardening.level != Level::Privileged => {
             writes.push(write("devices.deny", "a"));
             writes.extend(DEVICES.iter().map(|rule| write("devices.allow", rule)));
+            writes.extend(bundle.devices.iter().map(|device| write("devices.allow", device.rule())));
         }
         _ => {}
     }

@@ -78,10 +78,12 @@ fn become_program(start: &Start<'_>, report: &mut Option<OwnedFd>) -> Result<std
     let arguments = Strings::new(&process.args).at(|| "prepare the arguments")?;
     let environment_block = Strings::new(&environment).at(|| "prepare the environment")?;
     let candidates = candidates(process, &environment)?;
+    // The filter may forbid what this proof takes.
+    let alone = Alone::prove().at(|| "start the program (the process has threads)")?;
     reset_signals();
     drop_rights(start, &account)?;
     if start.reaper {
-        super::reaper::stay_as_parent(report, terminal)?;
+        super::reaper::stay_as_parent(&alone, report, terminal)?;
     }
     Err(execute(process, &candidates, &arguments, &environment_block))
 }

@@ -7,14 +7,15 @@ use super::init::limit_number;
 use super::keeper::MADE;
 use super::mounter::{ERROR, FRAME, KEEPER, Mounter, NETWORK, TERMINAL, landlock_rules, open_file, outer_flags};
 use super::outside::{end, give_pipes, make, namespace_with_map, open_namespace, write_maps};
-use super::plan::{Kind, LaunchPlan, UserPlan, plan};
+use super::plan::{Kind, LaunchPlan, Step, UserPlan, plan};
 use super::running::Running;
 use super::user::IDS;
-use crate::security::enforced::require;
-use crate::security::{CapabilitySet, Enforced, HostFeatures};
+use crate::security::enforced::{Launched, require};
+use crate::security::{self, Enforced, HostFeatures};
 use crate::sys::process::*;
 use crate::sys::socket::{pair, recv_frame, send_frame};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 /// Namespaces kept over a restart by policy, so that addresses and ports stay.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Launch {
         set_undumpable().at(|| "hide our memory")?;
         give_pipes(stdio, plan.user.base());
         let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
-        let enforced = enforced(bundle, &plan, host, &cgroups);
+        let enforced = enforced(bundle, &plan, host, &cgroups.missing);
         if let Err(error) = require(&bundle.require, host, &enforced) {
             cgroups.remove();
             return Err(LaunchError::refused(error.to_string()));
@@ -367,9 +368,8 @@ pub(super) fn receive_child(keeper: BorrowedFd<'_>) -> Result<Option<Child>, Lau
     }
 }
 
-/// States what holds, from the plan and from what the kernel offered.
-fn enforced(bundle: &Bundle, plan: &LaunchPlan, host: &HostFeatures, cgroups: &Cgroups) -> Enforced {
-    let hardening = &bundle.hardening;
+/// States what holds, from the plan and from what the kernel offered; `missing` are limits without a file of the kernel's.
+fn enforced(bundle: &Bundle, plan: &LaunchPlan, host: &HostFeatures, missing: &[String]) -> Enforced {
     let userns = match (&bundle.userns, &plan.user) {
         (UserNamespace::Host { because }, _) => format!("host: {because}"),
         (_, user) => format!("{:#x}+{IDS}", user.base()),
@@ -379,29 +379,19 @@ fn enforced(bundle: &Bundle, plan: &LaunchPlan, host: &HostFeatures, cgroups: &C
         namespaces.push("user".to_owned());
     }
     namespaces.sort();
-    let seccomp = match &hardening.seccomp {
-        Some(filter) => filter.profile.clone(),
-        None => "none: unconfined".to_owned(),
-    };
-    let landlock = if hardening.landlock {
-        landlock_rules(bundle, plan, host.landlock_abi).outcome.to_string()
-    } else {
-        "none: switched off".to_owned()
-    };
     let groups = plan.cgroup.groups.iter().flat_map(|group| &group.writes);
     let limits = groups.filter(|(file, _)| !file.starts_with("devices.")).map(|(file, value)| {
-        let absent = cgroups.missing.iter().find(|text| text.starts_with(file.as_str()));
+        let absent = missing.iter().find(|text| text.starts_with(file.as_str()));
         absent.map_or_else(|| format!("{file}={value}"), |text| format!("missing: {text}"))
     });
-    Enforced {
+    // The views inside have what the host's have.
+    let covered = |step: &&Step| matches!(step, Step::Mask(path) | Step::Readonly(path) if Path::new(path).exists());
+    let launched = Launched {
         userns,
         namespaces,
-        seccomp,
-        landlock,
-        capabilities: CapabilitySet(hardening.capabilities.0).names(),
-        no_new_privileges: hardening.no_new_privileges,
         limits: limits.collect(),
         root_readonly: bundle.root_readonly,
-        masked: hardening.masked_paths.len() + hardening.readonly_paths.len(),
-    }
+        masked: plan.late.iter().filter(covered).count(),
+    };
+    security::enforced::enforced(&bundle.hardening, &landlock_rules(bundle, plan, host.landlock_abi).outcome, launched)
 }

@@ -8,6 +8,7 @@
 mod bundle;
 mod cgroup;
 mod cgroup_plan;
+mod devices;
 mod error;
 mod init;
 mod keeper;

@@ -310,7 +310,7 @@ impl Mounter<'_> {
 pub(super) fn landlock_rules(bundle: &Bundle, plan: &LaunchPlan, abi: u32) -> crate::security::landlock::RuleSet {
     use super::bundle::Namespace;
     let mount = |m: &super::bundle::Mount| RuleMount { target: m.target.clone(), readonly: m.readonly };
-    let mut rules = rule_set(&RuleInput {
+    rule_set(&RuleInput {
         abi,
         root_readonly: bundle.root_readonly,
         mounts: bundle.mounts.iter().map(mount).collect(),
@@ -318,15 +318,7 @@ pub(super) fn landlock_rules(bundle: &Bundle, plan: &LaunchPlan, abi: u32) -> cr
         sys_admin: plan.locked || bundle.hardening.capabilities.0 & (1 << 21) != 0,
         host_pid: bundle.namespaces.pid == Namespace::Host,
         host_net: bundle.namespaces.net == Namespace::Host,
-    });
-    // The proc that gets mounted is made by a process inside the domain, so no rule can name it; what "/" has holds
-    // there. Making and removing files stays denied, and the read-only mount of the root denies the rest.
-    if bundle.root_readonly {
-        let writes = landlock::AccessFs::WriteFile | landlock::AccessFs::Truncate;
-        let handled = rules.handled;
-        rules.rules.iter_mut().filter(|rule| rule.path == "/").for_each(|rule| rule.rights |= writes & handled);
-    }
-    rules
+    })
 }
 
 /// Returns whether opening `/dev/stdout` asks Landlock about this stream: pipes and sockets have no place in a tree.

@@ -1,12 +1,15 @@
 //! What the shim makes with the host's rights and hands over as detached mounts: the root, `/dev`, clones of host paths.
 
-use super::bundle::{Bundle, Root};
+use super::bundle::{Bundle, Process, Root};
+use super::devices::{dev, node};
 use super::error::{Context, LaunchError, reason};
-use super::plan::{CloneIds, LaunchPlan, Outside, UserPlan};
+use super::plan::{CloneIds, LaunchPlan, Outside};
+use super::user::IDS;
+use crate::security::Level;
 use crate::sys::credentials::with_file_ids;
 use crate::sys::mount::{NODEV, RDONLY, clone_mapped, set_attributes};
 use crate::sys::process::{Child, CloneFlags, clone_process, pidfd_kill, wait_exit};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::*;
 use std::ffi::CString;
@@ -26,23 +29,27 @@ pub(super) fn make(
     for item in &plan.outside {
         made.push(match item {
             Outside::Root => root(&bundle.root, base, userns, &mut store)?,
-            Outside::Dev => with_file_ids(base, base, || Ok(dev()))
-                .at(|| "take the container's ids")?
-                .at(|| "make the container's /dev")?,
-            Outside::Clone { path, recursive, ids, readonly, devices } => {
-                let attributes = if *devices { 0 } else { NODEV } | if *readonly { RDONLY } else { 0 };
-                if *devices {
-                    require_node(path)?;
-                }
-                let view = plan.user != UserPlan::Host && *ids == CloneIds::Unmapped && !*devices;
+            Outside::Dev => {
+                let all = bundle.hardening.level == Level::Privileged;
+                with_file_ids(base, base, || Ok(dev(all)))
+                    .at(|| "take the container's ids")?
+                    .at(|| "make the container's /dev")?
+            }
+            Outside::HostQueues => {
+                super::tree::new_mount("mqueue", &[], super::tree::QUIET).at(|| "show the host's message queues")?
+            }
+            Outside::Node(device) => node(device, base).at(|| format!("make device {}", device.target))?,
+            Outside::Clone { path, recursive, ids, readonly, view } => {
                 // Mounts of the host below /sys and /proc keep their own flags.
-                let attributes = if view { attributes & !NODEV } else { attributes };
+                let attributes = if *view { 0 } else { NODEV } | if *readonly { RDONLY } else { 0 };
                 let owner_map;
                 let map = match ids {
                     CloneIds::Unmapped => None,
                     CloneIds::Same => userns,
                     CloneIds::Owner(uid, gid) => {
-                        owner_map = owner_namespace(*uid, *gid, base, bundle)?;
+                        let account = process_ids(made.first(), &bundle.process);
+                        owner_map =
+                            namespace_with_map(&exchange(*uid, account.0, base), &exchange(*gid, account.1, base))?;
                         Some(owner_map.as_fd())
                     }
                 };
@@ -114,58 +121,6 @@ fn overlay(lowers: &[OwnedFd], upper: &OwnedFd, work: &OwnedFd, volatile: bool) 
     fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
-/// Nodes of every container: name and device numbers.
-const NODES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-
-/// Links of every container's `/dev`.
-const LINKS: [(&str, &str); 6] = [
-    ("pts/ptmx", "ptmx"),
-    ("/proc/self/fd", "fd"),
-    ("/proc/self/fd/0", "stdin"),
-    ("/proc/self/fd/1", "stdout"),
-    ("/proc/self/fd/2", "stderr"),
-    ("/proc/kcore", "core"),
-];
-
-/// Makes the device tmpfs; runs with the ids of the container's root, so that everything is its own, but with the host's
-/// rights: a container cannot make device nodes.
-fn dev() -> Result<OwnedFd, Errno> {
-    let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "size", "65536k")?;
-    fsconfig_set_string(context.as_fd(), "mode", "0755")?;
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID;
-    let dev = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
-    let mask = rustix::process::umask(Mode::empty());
-    let filled = fill_dev(dev.as_fd());
-    rustix::process::umask(mask);
-    filled.map(|()| dev)
-}
-
-fn fill_dev(dev: BorrowedFd<'_>) -> Result<(), Errno> {
-    for (name, major, minor) in NODES {
-        let number = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(dev, name, FileType::CharacterDevice, Mode::from_raw_mode(0o666), number)?;
-    }
-    for (to, name) in LINKS {
-        rustix::fs::symlinkat(to, dev, name)?;
-    }
-    for name in ["pts", "shm", "mqueue"] {
-        rustix::fs::mkdirat(dev, name, Mode::from_raw_mode(0o755))?;
-    }
-    Ok(())
-}
-
-fn require_node(path: &Path) -> Result<(), LaunchError> {
-    let found =
-        rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW).at(|| format!("open device {}", path.display()))?;
-    match FileType::from_raw_mode(found.st_mode) {
-        FileType::CharacterDevice | FileType::BlockDevice => Ok(()),
-        _ => Err(LaunchError::refused(format!("device {}: it is not a device node", path.display()))),
-    }
-}
-
 /// Clones a host path as a detached mount.
 fn clone_path(
     path: &Path,
@@ -218,14 +173,37 @@ fn kind_name(magic: u64) -> String {
     format!("{name} file system")
 }
 
-/// Makes a user namespace whose map shows one host user and group as the container's process user.
-fn owner_namespace(uid: u32, gid: u32, base: u32, bundle: &Bundle) -> Result<OwnedFd, LaunchError> {
-    // A name needs the image's files, which only the mounted root has; a number is known here, and root is the rest.
-    let (user, group) = bundle.process.user.split_once(':').unwrap_or((&bundle.process.user, ""));
-    let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id < super::user::IDS);
-    let inside_uid = number(user).unwrap_or(0);
-    let inside_gid = number(group).unwrap_or(0);
-    namespace_with_map(&format!("{uid} {} 1", base + inside_uid), &format!("{gid} {} 1", base + inside_gid))
+/// Returns the ids the container's process will have; root's where the image does not tell, which the process itself
+/// will say.
+fn process_ids(root: Option<&OwnedFd>, process: &Process) -> (u32, u32) {
+    let account = root.and_then(|root| super::user::resolve(root.as_fd(), &process.user, &[]).ok());
+    account.map_or((0, 0), |account| (account.uid, account.gid))
+}
+
+/// Spells the map of a mount on which the id `disk` appears as `inside` and the other way round, all others as they are.
+/// An owner beyond the container's ids takes its place alone.
+fn exchange(disk: u32, inside: u32, base: u32) -> String {
+    let mut lines = Vec::new();
+    let mut line = |from: u32, to: u32, count: u32| {
+        if count > 0 {
+            lines.push(format!("{from} {} {count}\n", base + to));
+        }
+    };
+    if disk == inside {
+        line(0, 0, IDS);
+    } else {
+        let (low, high) = (disk.min(inside), disk.max(inside).min(IDS));
+        line(0, 0, low);
+        line(low, if low == disk { inside } else { disk }, u32::from(high < IDS || low == disk));
+        line(low + 1, low + 1, high - low - 1);
+        if high < IDS {
+            line(high, if high == disk { inside } else { disk }, 1);
+            line(high + 1, high + 1, IDS - high - 1);
+        } else {
+            line(disk, inside, 1);
+        }
+    }
+    lines.concat()
 }
 
 /// Makes a user namespace with these maps; nothing lives in it.
@@ -278,6 +256,27 @@ pub(super) fn give_pipes(streams: Option<[BorrowedFd<'_>; 3]>, base: u32) {
             let owner = (rustix::fs::Uid::from_raw(base), rustix::fs::Gid::from_raw(base));
             // A refusal only costs the reopening.
             let _ = rustix::fs::fchown(stream, Some(owner.0), Some(owner.1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_owner_and_the_process_change_places() {
+        let cases = [
+            (1000, 1000, "0 100 65536\n"),
+            (1000, 0, "0 1100 1\n1 101 999\n1000 100 1\n1001 1101 64535\n"),
+            (1000, 999, "0 100 999\n999 1100 1\n1000 1099 1\n1001 1101 64535\n"),
+            (33, 999, "0 100 33\n33 1099 1\n34 134 965\n999 133 1\n1000 1100 64536\n"),
+            (65535, 0, "0 65635 1\n1 101 65534\n65535 100 1\n"),
+            (70_000, 0, "1 101 65535\n70000 100 1\n"),
+            (70_000, 5, "0 100 5\n6 106 65530\n70000 105 1\n"),
+        ];
+        for (disk, inside, map) in cases {
+            assert_eq!(exchange(disk, inside, 100), map, "{disk} and {inside}");
         }
     }
 }

@@ -83,6 +83,10 @@ pub enum Outside {
     Root,
     /// A tmpfs with the device nodes every container has.
     Dev,
+    /// The POSIX queues of the host's ipc namespace.
+    HostQueues,
+    /// A device node of its own.
+    Node(Device),
     /// A clone of a host path.
     Clone {
         /// The path.
@@ -93,8 +97,8 @@ pub enum Outside {
         ids: CloneIds,
         /// Read-only.
         readonly: bool,
-        /// Whether device nodes on it open (only for single device nodes and host views).
-        devices: bool,
+        /// Whether this is a view of the host's kernel, whose mounts keep their own flags.
+        view: bool,
     },
 }
 
@@ -103,9 +107,9 @@ pub enum Outside {
 pub enum CloneIds {
     /// Through the container's map: ids inside equal ids on disk.
     Same,
-    /// This user and group appear as the container's process user.
+    /// This user and group change places with those the container's process runs as.
     Owner(u32, u32),
-    /// As it is (host views such as `/sys`, device nodes).
+    /// As it is (host views such as `/sys`).
     Unmapped,
 }
 
@@ -144,7 +148,7 @@ pub enum Step {
     Console,
     /// Make the working directory when missing.
     WorkingDir(String),
-    /// Bring the loopback interface up.
+    /// Bring the loopback interface up, in a network that takes no router advertisements.
     Loopback,
     /// Set the host name.
     Hostname(String),
@@ -197,6 +201,22 @@ pub enum PlanError {
     /// A kernel parameter with an impossible name.
     #[error("sysctl {0:?}: not a kernel parameter's name")]
     Sysctl(String),
+    /// A kernel parameter that no namespace has.
+    #[error(
+        "sysctl {0:?}: it belongs to the whole host, not to a container; known are net.*, fs.mqueue.* and kernel.{{msg*,sem,shm*}}"
+    )]
+    HostSysctl(String),
+    /// A kernel parameter of a namespace that is the host's.
+    #[error("sysctl {key:?}: the container uses the host's {kind} namespace, so it would change the host")]
+    SharedSysctl {
+        /// Name.
+        key: String,
+        /// Kind.
+        kind: &'static str,
+    },
+    /// A value that is more than one line.
+    #[error("sysctl {0:?}: the value has control characters")]
+    SysctlValue(String),
     /// A limit whose controller the kernel does not offer.
     #[error(
         "limit {limit}: the kernel offers no {controller} controller (build option {option}, or it is not mounted)"
@@ -250,7 +270,7 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
     kernel_views(bundle, &user, privileged, &mut outside, &mut early);
     for device in &bundle.devices {
         check_target(&device.target)?;
-        outside.push(Outside::clone_of(&device.host, CloneIds::Unmapped, true));
+        outside.push(Outside::Node(device.clone()));
         early.push(Step::Attach { outside: outside.len() - 1, target: device.target.clone() });
     }
     for mount in &bundle.mounts {
@@ -263,9 +283,7 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
     if !matches!(bundle.process.cwd.as_str(), "" | "/") {
         early.push(Step::WorkingDir(bundle.process.cwd.clone()));
     }
-    for (key, value) in &bundle.sysctls {
-        early.push(Step::Sysctl { path: sysctl_path(key)?, value: value.clone() });
-    }
+    early.extend(sysctls(bundle)?);
     Ok(LaunchPlan {
         locked: bundle.hardening.capabilities.0 & CAP_SYS_ADMIN != 0 && user != UserPlan::Host,
         late: late_steps(bundle, privileged),
@@ -279,9 +297,9 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
 }
 
 /// Namespaces to make, and those to enter with their paths.
-type Namespaces = (Vec<Kind>, Vec<(Kind, PathBuf)>);
+type NewAndEntered = (Vec<Kind>, Vec<(Kind, PathBuf)>);
 
-fn namespaces(bundle: &Bundle, user: &UserPlan) -> Result<Namespaces, PlanError> {
+fn namespaces(bundle: &Bundle, user: &UserPlan) -> Result<NewAndEntered, PlanError> {
     let (mut new, mut join) = (vec![Kind::Mount], Vec::new());
     let wanted = &bundle.namespaces;
     let all = [
@@ -314,16 +332,12 @@ fn kernel_views(bundle: &Bundle, user: &UserPlan, privileged: bool, outside: &mu
             recursive: true,
             ids: CloneIds::Unmapped,
             readonly,
-            devices: false,
+            view: true,
         });
         Step::Attach { outside: outside.len() - 1, target: path.to_owned() }
     };
     early.push(Step::Dev { shm: bundle.shm_size });
     let own_user = *user != UserPlan::Host;
-    match bundle.namespaces.ipc {
-        Namespace::Host if own_user => early.push(view("/dev/mqueue", false)),
-        _ => early.push(Step::Mqueue),
-    }
     // A sysfs shows the network namespace's links and asks for rights over it.
     match bundle.namespaces.net {
         Namespace::Host if own_user => early.push(view("/sys", true)),
@@ -332,9 +346,28 @@ fn kernel_views(bundle: &Bundle, user: &UserPlan, privileged: bool, outside: &mu
     if bundle.namespaces.pid == Namespace::Host && own_user {
         early.push(view("/proc", false));
     }
+    match bundle.namespaces.ipc {
+        Namespace::Host if own_user => {
+            outside.push(Outside::HostQueues);
+            early.push(Step::Attach { outside: outside.len() - 1, target: "/dev/mqueue".to_owned() });
+        }
+        _ => early.push(Step::Mqueue),
+    }
     if bundle.namespaces.net == Namespace::New {
         early.push(Step::Loopback);
     }
+}
+
+fn sysctls(bundle: &Bundle) -> Result<Vec<Step>, PlanError> {
+    let mut steps = Vec::new();
+    for (key, value) in &bundle.sysctls {
+        let path = sysctl_path(key, &bundle.namespaces)?;
+        if value.contains(|c: char| c.is_control() && c != '\t') {
+            return Err(PlanError::SysctlValue(key.clone()));
+        }
+        steps.push(Step::Sysctl { path, value: value.clone() });
+    }
+    Ok(steps)
 }
 
 fn late_steps(bundle: &Bundle, privileged: bool) -> Vec<Step> {
@@ -374,7 +407,7 @@ fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outside>) -> Resu
                 recursive: *recursive,
                 ids: ids(wanted),
                 readonly: mount.readonly,
-                devices: false,
+                view: false,
             });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
@@ -384,7 +417,7 @@ fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outside>) -> Resu
                 recursive: false,
                 ids: ids(CloneIds::Same),
                 readonly: mount.readonly,
-                devices: false,
+                view: false,
             });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
@@ -430,19 +463,37 @@ fn check_target(target: &str) -> Result<(), PlanError> {
     Ok(())
 }
 
-fn sysctl_path(key: &str) -> Result<String, PlanError> {
+/// Parameters that belong to an ipc namespace (*namespaces(7)*), besides `fs/mqueue`.
+const IPC_SYSCTLS: [&str; 9] = [
+    "kernel/msgmax",
+    "kernel/msgmnb",
+    "kernel/msgmni",
+    "kernel/auto_msgmni",
+    "kernel/sem",
+    "kernel/shmall",
+    "kernel/shmmax",
+    "kernel/shmmni",
+    "kernel/shm_rmid_forced",
+];
+
+/// Turns a parameter's name into its path, if it belongs to a namespace the container does not share: everything else is
+/// the host's (CVE-2022-0811).
+fn sysctl_path(key: &str, namespaces: &Namespaces) -> Result<String, PlanError> {
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '/' | '_' | '-');
     let path = if key.contains('/') { key.to_owned() } else { key.replace('.', "/") };
     if !key.chars().all(plain) || path.split('/').any(|part| part.is_empty() || part == "." || part == "..") {
         return Err(PlanError::Sysctl(key.to_owned()));
     }
-    Ok(path)
-}
-
-impl Outside {
-    fn clone_of(path: &std::path::Path, ids: CloneIds, devices: bool) -> Self {
-        Self::Clone { path: path.to_owned(), recursive: false, ids, readonly: false, devices }
+    let (namespace, kind) = match path.as_str() {
+        path if path.starts_with("net/") => (&namespaces.net, "network"),
+        path if path.starts_with("fs/mqueue/") || IPC_SYSCTLS.contains(&path) => (&namespaces.ipc, "ipc"),
+        "kernel/hostname" | "kernel/domainname" => (&namespaces.uts, "uts"),
+        _ => return Err(PlanError::HostSysctl(key.to_owned())),
+    };
+    if *namespace == Namespace::Host {
+        return Err(PlanError::SharedSysctl { key: key.to_owned(), kind });
     }
+    Ok(path)
 }
 
 impl Kind {
@@ -491,7 +542,9 @@ impl fmt::Display for Outside {
         match self {
             Self::Root => f.write_str("root"),
             Self::Dev => f.write_str("dev"),
-            Self::Clone { path, recursive, ids, readonly, devices } => {
+            Self::HostQueues => f.write_str("the host's message queues"),
+            Self::Node(device) => write!(f, "device {}", device.rule()),
+            Self::Clone { path, recursive, ids, readonly, view } => {
                 write!(f, "clone {}", path.display())?;
                 f.write_str(if *recursive { " and below" } else { "" })?;
                 match ids {
@@ -500,7 +553,7 @@ impl fmt::Display for Outside {
                     CloneIds::Unmapped => f.write_str(", ids unmapped")?,
                 }
                 f.write_str(if *readonly { ", read-only" } else { "" })?;
-                f.write_str(if *devices { ", devices" } else { "" })
+                f.write_str(if *view { ", as it is" } else { "" })
             }
         }
     }

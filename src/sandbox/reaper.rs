@@ -7,10 +7,10 @@ use crate::sys::process::*;
 use std::os::fd::OwnedFd;
 
 /// Forks the program's process and stays as its parent; returns in the child only.
-pub(super) fn stay_as_parent(report: &mut Option<OwnedFd>, terminal: bool) -> Result<(), LaunchError> {
+pub(super) fn stay_as_parent(alone: &Alone, report: &mut Option<OwnedFd>, terminal: bool) -> Result<(), LaunchError> {
     // Blocked before the fork, so that no signal falls between.
     set_signal_mask(u64::MAX);
-    let Some(child) = fork_here().at(|| "start the program below init")? else {
+    let Some(child) = fork_here(alone).at(|| "start the program below init")? else {
         // Its own group, in front of the terminal, as a shell would start it.
         let _ = rustix::process::setpgid(None, None);
         if terminal {

@@ -13,7 +13,7 @@ use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-const QUIET: MountAttrFlags =
+pub(super) const QUIET: MountAttrFlags =
     MountAttrFlags::MOUNT_ATTR_NOSUID.union(MountAttrFlags::MOUNT_ATTR_NODEV).union(MountAttrFlags::MOUNT_ATTR_NOEXEC);
 
 /// Controllers whose files programs read.
@@ -82,9 +82,20 @@ impl<'a> Tree<'a> {
     /// Attaches, with the host's rights, the binds that no later mount of the container itself lies above.
     pub(super) fn attach_locked(&mut self) -> Result<(), LaunchError> {
         let mut covered: Vec<&str> = vec!["/dev", "/proc", "/sys"];
+        let readonly = self.plan.late.contains(&Step::RootReadonly);
         for step in &self.plan.early {
             match step {
-                Step::Tmpfs { target, .. } => covered.push(target),
+                Step::Tmpfs { target, .. } => {
+                    if readonly && !covered.iter().any(|above| Path::new(target).starts_with(above)) {
+                        self.target(target, Kind::Directory)?;
+                    }
+                    covered.push(target);
+                }
+                Step::WorkingDir(path)
+                    if readonly && !covered.iter().any(|above| Path::new(path).starts_with(above)) =>
+                {
+                    self.target_inside(path, Kind::Directory)?;
+                }
                 Step::Attach { outside, target }
                     if !covered.iter().any(|above| Path::new(target).starts_with(above)) =>
                 {
@@ -93,6 +104,14 @@ impl<'a> Tree<'a> {
                 }
                 _ => {}
             }
+        }
+        if readonly {
+            // Now, so that it is locked with the rest: made read-only inside, SYS_ADMIN could take it back. What is
+            // mounted later must find its place.
+            for path in ["dev", "proc", "sys"] {
+                self.plain_dir(path)?;
+            }
+            make_readonly(self.root.as_fd()).at(|| "make the root read-only")?;
         }
         Ok(())
     }
@@ -135,7 +154,10 @@ impl<'a> Tree<'a> {
             }
             Step::Console => self.console(),
             Step::WorkingDir(path) => self.target_inside(path, Kind::Directory).map(drop),
-            Step::Loopback => loopback_up().at(|| "bring the loopback interface up"),
+            Step::Loopback => {
+                refuse_advertisements();
+                loopback_up().at(|| "bring the loopback interface up")
+            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).at(|| format!("set host name {name}")),
             Step::Domainname(name) => {
                 rustix::system::setdomainname(name.as_bytes()).at(|| format!("set domain name {name}"))
@@ -369,6 +391,19 @@ pub(super) fn open_terminal(pts: BorrowedFd<'_>, size: Option<(u16, u16)>) -> Re
         rustix::termios::tcsetwinsize(&master, size)?;
     }
     Ok((master, slave))
+}
+
+/// Lets no neighbour become this network namespace's router (CVE-2020-13401); nothing to do without IPv6.
+fn refuse_advertisements() {
+    const PLACE: &str = "/proc/sys/net/ipv6/conf";
+    for entry in std::fs::read_dir(PLACE).into_iter().flatten().flatten() {
+        // An interface that vanishes meanwhile has no neighbours either.
+        if let Ok(file) =
+            rustix::fs::open(entry.path().join("accept_ra"), OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+        {
+            let _ = rustix::io::write(&file, b"0");
+        }
+    }
 }
 
 fn loopback_up() -> Result<(), Errno> {

@@ -132,7 +132,9 @@ fn check(requirement: &str, host: &HostFeatures, enforced: &Enforced) -> Result<
             met(own, format!("own namespaces are {}", enforced.namespaces.join(" ")))
         }
         ("memory" | "pids" | "cpu", None) => {
-            let limited = enforced.limits.iter().filter_map(|limit| limit.split_once('=')).any(|(key, _)| key == name);
+            // Limits are named as the kernel's files: `memory.max`, `pids.max`, `cpu.cfs_quota_us`.
+            let named = |key: &str| key.split('.').next() == Some(name);
+            let limited = enforced.limits.iter().filter_map(|limit| limit.split_once('=')).any(|(key, _)| named(key));
             met(limited, format!("limits are {}", enforced.limits.join(" ")))
         }
         ("cgroup-v2", None) => {

@@ -200,10 +200,10 @@ fn rules(input: &RuleInput, handled: FsRights) -> Vec<Rule> {
         add("/", READ);
         // Ours and always writable: nodes, shared memory, queues.
         add("/dev", READ | CHANGE);
-        // A process's own switches (oom_score_adj, comm, coredump_filter, id maps of a nested namespace); what lies
-        // elsewhere in it is closed by masks, read-only mounts and ownership.
-        // Holds where proc is mounted before the rule set is made (a host's, bound); the walk up from a proc that is mounted
-        // later skips the directory it covers, and a process inside the domain cannot add its rule.
+        // A process's own switches (oom_score_adj, comm of other threads, coredump_filter), where proc is mounted before the
+        // rule set is made (a host's, bound). The container's own proc can only be made by a process that is in the domain
+        // already, so no rule can name it, and those switches stay closed under a read-only root: granting them on "/" would
+        // take away what Landlock is for there (ARCHITECTURE.md, 2026-11-21).
         add("/proc", READ | WRITE);
         for mount in input.mounts.iter().filter(|mount| !mount.readonly) {
             add(&mount.target, READ | CHANGE);

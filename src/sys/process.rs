@@ -86,6 +86,12 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: im
         exit_signal: if flags.has(CloneFlags::PARENT) { 0 } else { libc::SIGCHLD as u64 },
         ..CloneArgs::default()
     };
+    if let Some(place) = cached_thread_id() {
+        // libc keeps the thread's id for raise() and abort(); without this it would stay the parent's in the child, whose
+        // abort() would then aim at a stranger. The kernel writes the new one before the child runs.
+        args.flags |= libc::CLONE_CHILD_SETTID as u64;
+        args.child_tid = place;
+    }
     if let Some(group) = cgroup {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = group.as_raw_fd() as u64;
@@ -94,7 +100,6 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: im
     // has its own copy of memory; require_single_thread() proved that no other thread holds a lock in that copy.
     let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) })?;
     if pid == 0 {
-        // libc's cached thread id is the parent's here, so abort() would aim its signal at a stranger.
         std::panic::set_hook(Box::new(|_| exit(125)));
         exit(body())
     }
@@ -103,13 +108,41 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: im
     Ok(Child { pid: pid as i32, pidfd })
 }
 
+/// Returns where libc keeps this thread's id, by looking for it: no libc tells. `None` when it is not found.
+fn cached_thread_id() -> Option<u64> {
+    // musl: six words of eight bytes, then the id ("struct pthread", pthread_impl.h).
+    const PLACES: std::ops::Range<usize> = 12..16;
+    // SAFETY: takes nothing, returns the thread's own descriptor, which lives as long as the thread.
+    let descriptor = unsafe { libc::pthread_self() } as usize as *const i32;
+    // SAFETY: takes nothing.
+    let own = unsafe { libc::syscall(libc::SYS_gettid) } as i32;
+    // SAFETY: the descriptor is at least 200 bytes long in every release of musl, and words of it may be read; only this
+    // thread, which has no other beside it, changes them.
+    let place =
+        PLACES.map(|word| unsafe { descriptor.add(word) }).find(|word| unsafe { word.read_volatile() } == own)?;
+    Some(place as u64)
+}
+
+/// Proof that a process had one thread; it keeps one, because only its own code could start another.
+#[derive(Debug)]
+pub struct Alone(());
+
+impl Alone {
+    /// Proves it, for a later [`fork_here`] behind a filter that may forbid the proof itself.
+    ///
+    /// # Errors
+    /// `EINVAL` when the caller has a second thread.
+    pub fn prove() -> Result<Self> {
+        require_single_thread().map(|()| Self(()))
+    }
+}
+
 /// Forks in place: returns the child's pid in the parent and `None` in the child, which goes on with its copy.
 ///
 /// # Errors
 /// As fork(2).
-pub fn fork_here() -> Result<Option<i32>> {
-    // SAFETY: fork(2) has no memory precondition, and musl's takes the allocator's locks. Our caller is the one thread of
-    // a cloned process; it cannot be asked to prove that here, because its filter refuses the system call that tells.
+pub fn fork_here(_: &Alone) -> Result<Option<i32>> {
+    // SAFETY: there is one thread, so the copy holds no lock of another.
     let pid = check(unsafe { libc::fork() }.into())? as i32;
     Ok((pid != 0).then_some(pid))
 }
@@ -406,6 +439,16 @@ mod tests {
             assert!(clone_process(CloneFlags::default(), None, || 0).is_err());
             waiting.thread().unpark();
         });
+    }
+
+    #[test]
+    fn a_cloned_process_aborts_itself_and_nobody_else() {
+        // A fork of the harness has one thread.
+        let child = crate::sys::fork::fork(|| {
+            let child = clone_process(CloneFlags::default(), None, || std::process::abort());
+            i32::from(child.map(|child| wait_exit(child.pid)) != Ok(Ok(128 + libc::SIGABRT)))
+        });
+        assert_eq!(wait_exit(child.unwrap().pid()), Ok(0));
     }
 
     #[test]

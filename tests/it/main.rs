@@ -2,14 +2,17 @@
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests start programs and write files")]
 
 mod build;
+mod cve;
 mod exec;
 mod faults;
+mod hardening;
 mod images;
 mod lifecycle;
 mod logs;
 mod network;
 mod run;
 mod sandbox;
+mod servers;
 mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]
 mod support;

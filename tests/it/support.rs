@@ -75,19 +75,9 @@ pub(crate) fn landlock_abi() -> i64 {
 fn bulkhead_landlock() -> Option<i64> {
     let output = Command::new(BULKHEAD).args(["info", "--security", "--format", "{{json .}}"]).output().ok()?;
     let value: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    fn find(value: &serde_json::Value) -> Option<i64> {
-        let object = value.as_object()?;
-        object.iter().find_map(|(key, inner)| {
-            if key.to_ascii_lowercase().contains("landlock") {
-                inner
-                    .as_i64()
-                    .or_else(|| inner.as_object().and_then(|o| o.values().find_map(serde_json::Value::as_i64)))
-            } else {
-                find(inner)
-            }
-        })
-    }
-    find(&value)
+    let layer = value["Layers"].as_array()?.iter().find(|layer| layer["Name"] == "landlock")?;
+    let (_, rest) = layer["Detail"].as_str()?.split_once("ABI ")?;
+    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
 }
 
 pub(crate) fn need_landlock(wanted: i64) -> Result<(), String> {

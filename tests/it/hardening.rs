@@ -1,0 +1,394 @@
+//! The walls: each has an attack that works when only that wall is down, and fails when only that wall is up.
+
+use crate::support::{World, requires, wait_for};
+
+/// What takes each wall down. The read-only root is put up instead (`--read-only`), because it is not there by itself.
+const WALLS: [(&str, &[&str]); 6] = [
+    ("userns", &["--userns", "host"]),
+    ("seccomp", &["--security-opt", "seccomp=unconfined"]),
+    ("landlock", &["--security-opt", "landlock=off"]),
+    ("masks", &["--security-opt", "systempaths=unconfined"]),
+    ("no_new_privs", &["--security-opt", "no-new-privileges=false"]),
+    ("capabilities", &["--cap-add", "ALL"]),
+];
+
+/// Flags that take down one wall.
+fn without(wall: &str) -> Vec<&'static str> {
+    WALLS.iter().filter(|(name, _)| *name == wall).flat_map(|(_, flags)| flags.iter().copied()).collect()
+}
+
+/// Flags that take down every wall but one.
+fn only(wall: &str) -> Vec<&'static str> {
+    WALLS.iter().filter(|(name, _)| *name != wall).flat_map(|(_, flags)| flags.iter().copied()).collect()
+}
+
+/// Runs a script with flags; tells whether it said `WON`, and all it said.
+fn attack(world: &World, flags: &[&str], script: &str) -> (bool, String) {
+    let mut arguments = vec!["run", "--rm", "--network", "none"];
+    arguments.extend(flags);
+    arguments.extend(["busybox:latest", "sh", "-c", script]);
+    let seen = world.bulkhead(&arguments);
+    let text = format!("{flags:?}\n{}{}", seen.stdout, seen.stderr);
+    (seen.stdout.lines().any(|line| line == "WON"), text)
+}
+
+/// The attack works with every wall but this one up, and with none; it fails with this one alone and with all.
+#[track_caller]
+fn stands_alone(world: &World, wall: &str, further: &[&'static str], script: &str) {
+    for (mut flags, works) in [(without(wall), true), (only("none"), true), (only(wall), false), (Vec::new(), false)] {
+        flags.extend(further);
+        let (won, text) = attack(world, &flags, script);
+        assert_eq!(won, works, "{wall}: {text}");
+    }
+}
+
+#[test]
+fn seccomp_refuses_a_nested_user_namespace() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    // Making one asks for no capability. The filter lets it pass where SYS_ADMIN is granted, so that one stays away.
+    stands_alone(&world, "seccomp", &["--cap-drop", "SYS_ADMIN"], "unshare -U true && echo WON");
+}
+
+#[test]
+fn capabilities_refuse_a_mount() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    stands_alone(&world, "capabilities", &[], "mount -t tmpfs none /tmp && echo WON");
+}
+
+#[test]
+fn masks_hide_what_the_kernel_tells() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    stands_alone(&world, "masks", &[], "grep -q CPU0 /proc/interrupts && echo WON");
+}
+
+#[test]
+fn no_new_privs_stops_a_set_user_id_program() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    // A copy of busybox as `su` with the set-uid bit, and a root without a password, used by an ordinary user.
+    let script = r"printf 'root::0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/sh\n' > /etc/passwd; mkdir /s; cp /bin/busybox /s/su; \
+        chmod 4755 /s/su; su -s /bin/sh daemon -c '/s/su root -c id' | grep -q uid=0 && echo WON";
+    stands_alone(&world, "no_new_privs", &[], script);
+}
+
+#[test]
+fn the_user_namespace_makes_root_a_nobody_outside() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    // Belongs to the host's root alone, and is not masked.
+    stands_alone(&world, "userns", &[], "cat /proc/vmallocinfo >/dev/null && echo WON");
+}
+
+#[test]
+fn landlock_refuses_signals_where_the_pid_namespace_is_the_hosts() {
+    requires!(root, landlock >= 6);
+    let world = World::new();
+    world.busybox();
+    let mut flags = Vec::new();
+    for (wall, works) in [("landlock", true), ("none", true), ("only", false), ("all", false)] {
+        flags.clear();
+        match wall {
+            "landlock" => flags.extend(without("landlock")),
+            "none" => flags.extend(only("none")),
+            "only" => flags.extend(only("landlock")),
+            _ => {}
+        }
+        flags.extend(["--pid", "host"]);
+        let mut victim = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        let (_, text) = attack(&world, &flags, &format!("kill -9 {} && echo WON", victim.id()));
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let ended = victim.try_wait().unwrap().is_some();
+        let _ = victim.kill();
+        let _ = victim.wait();
+        assert_eq!(ended, works, "{wall}: {text}");
+    }
+}
+
+#[test]
+fn a_read_only_root_stays_read_only() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let script =
+        "mount -o remount,rw / 2>/dev/null; mount -o remount,bind,rw / 2>/dev/null; echo x > /etc/passwd && echo WON";
+    let every: Vec<&str> = only("none").into_iter().collect();
+    // On the host's user namespace with SYS_ADMIN nothing of the tree is locked; that is what --privileged says too.
+    let every_but_userns = only("userns");
+    for (flags, read_only, works) in
+        [(Vec::new(), false, true), (every, false, true), (every_but_userns, true, false), (Vec::new(), true, false)]
+    {
+        let mut flags = flags;
+        if read_only {
+            flags.push("--read-only");
+        }
+        let (won, text) = attack(&world, &flags, script);
+        assert_eq!(won, works, "{text}");
+    }
+}
+
+#[test]
+fn devices_are_those_given() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    // Open and control: the device answers, though it belongs to the host's root with mode 0660.
+    let script = "test -c /dev/loop-control && (exec 3<>/dev/loop-control) && echo WON";
+    let (won, text) = attack(&world, &["--device", "/dev/loop-control"], script);
+    assert!(won, "{text}");
+    let (won, text) = attack(&world, &["--device", "/dev/loop-control", "--security-opt", "strict"], script);
+    assert!(won, "a device asked for by name is given at every level: {text}");
+    assert!(!attack(&world, &[], script).0);
+    let tun = "tunctl -f /dev/net/tun -t t0 && ls /sys/class/net | grep -qx t0 && echo WON";
+    let (won, text) = attack(&world, &["--device", "/dev/net/tun", "--cap-add", "NET_ADMIN"], tun);
+    assert!(won, "{text}");
+    let (won, text) = attack(&world, &["--device", "/dev/loop-control:/elsewhere:r"], "exec 3</elsewhere && echo WON");
+    assert!(won, "{text}");
+    if std::path::Path::new("/sys/fs/cgroup/devices").exists() {
+        let (won, text) = attack(&world, &["--device", "/dev/loop-control:/d:r"], "(exec 3<>/d) && echo WON");
+        assert!(!won, "read only: {text}");
+    }
+    for bad in ["/dev/nothing", "/etc/passwd"] {
+        world.bulkhead(&["run", "--rm", "--network", "none", "--device", bad, "busybox", "true"]).fails(125, &[bad]);
+    }
+}
+
+#[test]
+fn privileged_is_what_it_says() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let script = "test -c /dev/loop-control && test -w /proc/sys/kernel/hostname && mount -t tmpfs none /tmp && \
+                  grep -q 'Seccomp:.0' /proc/self/status && grep -q 'NoNewPrivs:.0' /proc/self/status && echo WON";
+    let (won, text) = attack(&world, &["--privileged"], script);
+    assert!(won, "{text}");
+    assert!(!attack(&world, &[], script).0);
+}
+
+#[test]
+fn namespaces_of_the_host_are_joined_when_asked_for() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let run = |flags: &[&str], script: &str| {
+        let mut arguments = vec!["run", "--rm", "--network", "none"];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "sh", "-c", script]);
+        world.ok(&arguments)
+    };
+    let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned();
+    for name in ["pid", "ipc", "uts"] {
+        let script = format!("readlink /proc/self/ns/{name}");
+        assert_eq!(run(&[&format!("--{name}"), "host"], &script), own(name), "{name}");
+        assert_ne!(run(&[], &script), own(name), "{name}");
+    }
+    assert_eq!(run(&["--userns", "host"], "readlink /proc/self/ns/user"), own("user"));
+    assert_eq!(run(&["--uts", "host"], "hostname"), rustix::system::uname().nodename().to_string_lossy());
+    // Own ids stay where a namespace is shared without them being in the way.
+    assert_ne!(run(&["--ipc", "host"], "readlink /proc/self/ns/user"), own("user"));
+    assert_ne!(
+        run(&["--pid", "host", "--userns", "private"], "readlink /proc/self/ns/user; ls /proc/1 >/dev/null"),
+        own("user")
+    );
+}
+
+#[test]
+fn kernel_parameters_are_the_containers_own_or_refused() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let read = |flags: &[&str], path: &str| {
+        let mut arguments = vec!["run", "--rm", "--network", "none"];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "cat", path]);
+        world.ok(&arguments)
+    };
+    assert_eq!(read(&["--sysctl", "net.core.somaxconn=77"], "/proc/sys/net/core/somaxconn"), "77");
+    assert_eq!(read(&["--sysctl", "kernel.shm_rmid_forced=1"], "/proc/sys/kernel/shm_rmid_forced"), "1");
+    assert_eq!(read(&["--sysctl", "fs.mqueue.msg_max=20"], "/proc/sys/fs/mqueue/msg_max"), "20");
+    // What an ordinary user of an ordinary image relies on.
+    assert_eq!(read(&[], "/proc/sys/net/ipv4/ping_group_range"), "0\t65535");
+    assert_eq!(read(&[], "/proc/sys/net/ipv4/ip_unprivileged_port_start"), "0");
+    assert_eq!(
+        read(
+            &["--sysctl", "net.ipv4.ip_unprivileged_port_start=1024"],
+            "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+        ),
+        "1024"
+    );
+    for (flags, key, why) in [
+        (&["--network", "none"][..], "kernel.core_pattern=x", "whole host"),
+        (&["--network", "none", "--userns", "host"], "kernel.core_pattern=x", "whole host"),
+        (&["--network", "none", "--privileged"], "vm.overcommit_memory=1", "whole host"),
+        (&["--network", "host"], "net.core.somaxconn=77", "host's network namespace"),
+        (&["--network", "none", "--ipc", "host"], "kernel.shm_rmid_forced=1", "host's ipc namespace"),
+    ] {
+        let mut arguments = vec!["run", "--rm", "--sysctl", key];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "true"]);
+        world.bulkhead(&arguments).fails(125, &["sysctl", why]);
+    }
+}
+
+#[test]
+fn limits_of_a_process_are_as_asked() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let run = |flags: &[&str], script: &str| {
+        let mut arguments = vec!["run", "--rm", "--network", "none"];
+        arguments.extend(flags);
+        arguments.extend(["busybox", "sh", "-c", script]);
+        world.ok(&arguments)
+    };
+    assert_eq!(run(&["--ulimit", "nofile=100:200"], "ulimit -Sn; ulimit -Hn"), "100\n200");
+    assert_eq!(run(&["--ulimit", "core=0"], "ulimit -c"), "0");
+    assert_eq!(run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
+    assert_eq!(run(&["--cpuset-cpus", "0"], "grep Cpus_allowed_list /proc/self/status"), "Cpus_allowed_list:\t0");
+    assert_eq!(run(&["--group-add", "44", "--group-add", "users"], "id -G"), "0 44 100");
+}
+
+#[test]
+fn an_init_of_ours_reaps_and_forwards_behind_the_filter() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    for level in [&[][..], &["--security-opt", "strict"], &["--security-opt", "no-new-privileges=false"]] {
+        let mut arguments = vec!["run", "-d", "--init", "--network", "none", "--name", "reaped"];
+        arguments.extend(level);
+        arguments.extend(["busybox", "sh", "-c", "trap 'exit 9' TERM; (sleep 0.05 &); while :; do sleep 0.1; done"]);
+        world.ok(&arguments);
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        let list = world.ok(&["exec", "reaped", "ps", "-o", "pid,stat,comm"]);
+        assert!(!list.contains(" Z "), "{list}");
+        world.ok(&["stop", "-t", "5", "reaped"]);
+        assert_eq!(world.inspect("reaped", "{{.State.ExitCode}}"), "9", "{level:?}");
+        world.ok(&["rm", "reaped"]);
+    }
+}
+
+#[test]
+fn an_owner_of_a_bind_and_the_process_change_places() {
+    requires!(root);
+    use std::os::unix::fs::MetadataExt;
+    let world = World::new();
+    world.busybox();
+    let own = world.path("own");
+    let owners = |name: &str| std::fs::metadata(own.join(name)).map(|found| (found.uid(), found.gid())).unwrap();
+    let bind = format!("{}:/own", own.display());
+    for (owner, user, inside) in
+        [(1000, "0", "0:0"), (1000, "1000:1000", "1000:1000"), (1000, "daemon", "1:1"), (100_000, "0", "0:0")]
+    {
+        let _ = std::fs::remove_dir_all(&own);
+        std::fs::create_dir(&own).unwrap();
+        std::os::unix::fs::chown(&own, Some(owner), Some(owner)).unwrap();
+        let script = "stat -c %u:%g /own && touch /own/mine";
+        assert_eq!(
+            world.ok(&["run", "--rm", "--network", "none", "-u", user, "-v", &bind, "busybox", "sh", "-c", script]),
+            inside
+        );
+        assert_eq!(owners("mine"), (owner, owner), "what {user} writes belongs to {owner}");
+    }
+    // Ids of services stay what they are, so that a data directory can be given to one.
+    let script = "touch /own/a /own/b && chown 999:999 /own/a && chown 0:0 /own/b && stat -c %u /own/a";
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "-v", &bind, "busybox", "sh", "-c", script]), "999");
+    assert_eq!((owners("a"), owners("b").0), ((999, 999), 100_000));
+}
+
+#[test]
+fn a_service_on_the_hosts_network_may_use_port_80() {
+    requires!(root, program "curl");
+    let world = World::new();
+    world.busybox();
+    let seen = world.bulkhead(&[
+        "run",
+        "-d",
+        "--net=host",
+        "--name",
+        "web",
+        "busybox",
+        "httpd",
+        "-f",
+        "-p",
+        "127.0.0.1:80",
+        "-h",
+        "/etc",
+    ]);
+    assert!(seen.code == 0 && seen.stderr.contains("--net=host"), "said in words: {seen:?}");
+    wait_for("the page", 10, || {
+        let page = world.host("curl", &["-s", "-m", "2", "http://127.0.0.1/group"]).stdout;
+        page.contains("root").then_some(())
+    });
+    let enforced = world.inspect("web", "{{json .Enforced}}");
+    assert!(enforced.contains("host: --net=host") && !enforced.contains("none: unconfined"), "{enforced}");
+    world.ok(&["rm", "-f", "web"]);
+}
+
+#[test]
+fn what_is_enforced_is_said_and_required() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    world.ok(&["run", "-d", "--network", "none", "--name", "said", "busybox", "sleep", "600"]);
+    let enforced: serde_json::Value = serde_json::from_str(&world.inspect("said", "{{json .Enforced}}")).unwrap();
+    let text = enforced.to_string().to_ascii_lowercase();
+    for layer in ["userns", "seccomp", "landlock", "capabilities", "no_new_privileges"] {
+        assert!(text.contains(layer) || text.contains(&layer.replace('_', "")), "{layer} in {text}");
+    }
+    let info = world.ok(&["info", "--security"]).to_ascii_lowercase();
+    for layer in ["userns", "seccomp", "landlock"] {
+        assert!(info.contains(layer), "{layer} in {info}");
+    }
+    world.ok(&["run", "--rm", "--network", "none", "--require", "landlock>=1", "busybox", "true"]);
+    world
+        .bulkhead(&["run", "--rm", "--network", "none", "--require", "landlock>=99", "busybox", "true"])
+        .fails(125, &["landlock", "99"]);
+    world
+        .bulkhead(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--require",
+            "landlock>=1",
+            "--security-opt",
+            "landlock=off",
+            "busybox",
+            "true",
+        ])
+        .fails(125, &["landlock"]);
+    let seen = world
+        .bulkhead(&[
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "--privileged",
+            "busybox",
+            "sh",
+            "-c",
+            "grep CapEff /proc/self/status; awk '{print $3}' /proc/self/uid_map",
+        ])
+        .code(0);
+    assert!(seen.stdout.contains("4294967295"), "privileged is the host's user namespace: {seen:?}");
+    assert_eq!(seen.stderr.lines().count(), 1, "one line of warning: {}", seen.stderr);
+}
+
+#[test]
+fn ordinary_work_goes_on_behind_the_walls() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let script = "set -e; cd /tmp; echo a > f; ln f g; ln -s f h; mv f ../root/f; chown 5:5 g; chmod 4755 g; mkfifo p; mkdir -p d/e; mv d /var/d; \
+                  (sleep 5 & kill $!); dd if=/dev/zero of=/dev/null bs=1k count=1 2>/dev/null; cat /dev/urandom | head -c 4 | wc -c; hostname; \
+                  echo x > /dev/full 2>/dev/null && exit 9; ulimit -n >/dev/null; date >/dev/null; test -w /dev/shm; echo all";
+    assert!(attack(&world, &[], script).1.ends_with("all\n"));
+    assert!(attack(&world, &[], "awk '{print $3}' /proc/self/uid_map").1.contains("65536"));
+}
