@@ -428,6 +428,10 @@ impl World {
         for id in ids.lines() {
             self.bulkhead(&["rm", "-f", "-v", id]);
         }
+        if self.netns.is_none() {
+            // Its bridge and tables are in the machine's own namespace, and nobody could name them once the world is gone.
+            self.bulkhead(&["network", "prune", "-f"]);
+        }
         // A shim may still be on its way out for a moment.
         let end = Instant::now() + Duration::from_secs(5);
         loop {
