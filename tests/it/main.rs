@@ -10,6 +10,7 @@ mod images;
 mod lifecycle;
 mod logs;
 mod network;
+mod oracle;
 mod run;
 mod sandbox;
 mod servers;
