@@ -4,8 +4,8 @@
 //! $ROOT (root: /var/lib/bulkhead, mode 0700)
 //!   version
 //!   content/blobs/sha256/<hex>   content/ingest/<name>
-//!   images/references.json       image references -> manifest digest (written under the lock `image`)
-//!   snapshots/<key>/{meta.json,fs,work}
+//!   images/references.json       image references -> manifest digest (written under `images/lock`)
+//!   snapshots/<key>/{meta.json,fs,work} or, for layers, {meta.json,fs,split,tar.zst}
 //!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
