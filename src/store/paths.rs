@@ -27,7 +27,7 @@ impl Paths {
         if self.root.join("version").exists() && self.run.join("locks").exists() {
             return Ok(());
         }
-        const PARTS: [&str; 12] = [
+        const PARTS: [&str; 11] = [
             "content/blobs/sha256",
             "content/ingest",
             "images",
@@ -36,7 +36,6 @@ impl Paths {
             "names",
             "volumes",
             "networks",
-            "journal",
             "build/cache",
             "cache/seccomp",
             "leases",
