@@ -16,15 +16,7 @@ pub struct IdError(String);
 impl ContainerId {
     /// Makes a new identifier from the kernel's random bytes.
     pub fn generate() -> Self {
-        let mut bytes = [0u8; 32];
-        let mut filled = 0;
-        while filled < bytes.len() {
-            // getrandom(2) gives at least 256 bytes at once; a signal before the pool is ready is the only retry.
-            if let Ok(n) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
-                filled += n;
-            }
-        }
-        Self(hex(&bytes))
+        Self(hex(&random::<32>()))
     }
 
     /// Returns the 64 digits.
@@ -36,6 +28,24 @@ impl ContainerId {
     pub fn short(&self) -> &str {
         &self.0[..12]
     }
+}
+
+/// Makes a name for a file that several processes make one of at once: 16 hexadecimal digits. Process numbers would not do:
+/// they are given again, and differ in no way between namespaces.
+pub(crate) fn unique_name() -> String {
+    hex(&random::<8>())
+}
+
+fn random<const N: usize>() -> [u8; N] {
+    let mut bytes = [0u8; N];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        // getrandom(2) gives at least 256 bytes at once; a signal before the pool is ready is the only retry.
+        if let Ok(n) = rustix::rand::getrandom(&mut bytes[filled..], rustix::rand::GetRandomFlags::empty()) {
+            filled += n;
+        }
+    }
+    bytes
 }
 
 /// Spells bytes as lower-case hexadecimal digits.

@@ -1,14 +1,11 @@
 //! Work in progress: `content/ingest/<name>/` with a lock its process holds, so that what a dead process left is known.
 
-use super::error::{ImageError, Result};
+use super::error::Result;
 use super::snapshot::make_directory;
 use super::tree;
+use crate::base::unique_name;
 use crate::store::{FileLock, Paths, is_locked};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-
-/// Makes the names of one process differ.
-static NEXT: AtomicU64 = AtomicU64::new(0);
 
 /// A directory for one piece of work; removed when dropped.
 #[derive(Debug)]
@@ -26,9 +23,7 @@ impl Ingest {
         // Between making a directory and locking it, another process must not take it for a dead one.
         let _gate = FileLock::acquire(&paths.root.join("content/ingest.lock"))?;
         sweep(&all);
-        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let path = all.join(name);
-        tree::remove_path(&path).map_err(ImageError::io("remove", &path))?;
+        let path = all.join(unique_name());
         make_directory(&path, 0o700, false)?;
         let lock = FileLock::acquire(&path.join("lock"))?;
         Ok(Self { path, _lock: lock, next: std::cell::Cell::new(0) })

@@ -1,18 +1,18 @@
 //! Leases: what a command is making, so that a later one can finish or undo it when the command was killed.
 //!
-//! A lease is a file under `leases/` that names its subject (a container) and whose lock the working process holds.
+//! A lease is a file under `leases/` that names its subject (a container) and whose lock the working process holds. The
+//! lock alone tells whether that process lives: the kernel gives it back with the last process that has it, whatever
+//! number that process had. Names are random, so no lease takes the place of an abandoned one.
 //! While any lease is held, garbage collection spares what no record names yet.
 
 use super::lock::FileLock;
 use super::record::StoreError;
 use super::{Paths, remove_file};
+use crate::base::unique_name;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A held lease; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
@@ -59,12 +59,11 @@ impl Lease {
     /// When its file cannot be made.
     pub fn take(paths: &Paths, subject: &str) -> Result<Self, StoreError> {
         let dir = paths.root.join("leases");
-        let name = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let name = unique_name();
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
         let mut file = OpenOptions::new()
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&draft)
             .map_err(StoreError::io("create", &draft))?;
@@ -109,6 +108,21 @@ impl Drop for Lease {
 mod tests {
     use super::super::{Durability, write_bytes};
     use super::*;
+
+    #[test]
+    fn a_lease_never_takes_the_place_of_an_abandoned_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths { root: dir.path().to_owned(), run: dir.path().to_owned() };
+        std::fs::create_dir(dir.path().join("leases")).unwrap();
+        // What a process of our number left in an earlier boot, under every name it may have chosen.
+        let left: Vec<String> = (0..100).map(|n| format!("{}-{n}", std::process::id())).collect();
+        for name in &left {
+            write_bytes(&dir.path().join("leases").join(name), b"dead", Durability::Atomic).unwrap();
+        }
+        let held: Vec<Lease> = (0..100).map(|_| Lease::take(&paths, "alive").unwrap()).collect();
+        let found = Lease::survey(&paths);
+        assert_eq!((found.held.len(), found.abandoned.len()), (held.len(), left.len()));
+    }
 
     #[test]
     fn a_dead_lease_is_told_from_a_held_one() {
