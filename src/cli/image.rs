@@ -258,7 +258,9 @@ fn images(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let whole = parsed.switch("no-trunc")?;
     let digests = parsed.switch("digests")?;
     let quiet = parsed.switch("quiet")? && !parsed.given("format");
-    let all = Images::open(context.paths())?.list()?;
+    let engine = context.engine()?;
+    engine.settle_if_possible();
+    let all = Images::open(&engine.paths)?.list()?;
     let mut rows = Vec::new();
     let mut ids: Vec<String> = Vec::new();
     for image in &all {

@@ -6,13 +6,12 @@ use super::network::{HOST_RESOLVER, taken};
 use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
 use super::spec::{DEFAULT_SHM, bind_ids};
 use super::start::start_error;
-use super::undo::Undo;
 use super::{EngineError, create, ranges, stubs};
 use crate::base::ContainerId;
 use crate::network::{self, EndpointRequest, Mode, Resolver};
 use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace};
 use crate::security::Hardening;
-use crate::shim::{Client, RestartPolicy, ShimPlan};
+use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan};
 use crate::step::{RunOrder, StepNetwork};
 use crate::store::{StoreError, write_bytes};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -34,6 +33,15 @@ const SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Directories of the image that the sandbox mounts over, made where they are missing.
 const PLACES: [&str; 3] = ["/dev", "/proc", "/sys"];
 
+/// What a step that runs has begun.
+#[derive(Default)]
+struct Running {
+    /// Its shim. The step dies when this connection closes.
+    shim: Option<LaunchConn>,
+    /// Paths that are mounted over.
+    targets: Vec<String>,
+}
+
 impl Builder<'_> {
     /// Fails when the build was told to end.
     pub(super) fn check_interrupt(&self) -> Result<(), EngineError> {
@@ -45,17 +53,38 @@ impl Builder<'_> {
         }
     }
 
-    /// Runs the order to its end and returns the exit code.
+    /// Runs the order to its end, takes its sandbox down, and returns the exit code.
     pub(super) fn run_step(
         &self,
         tree: &StepTree<'_>,
         order: &RunOrder,
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<i32, EngineError> {
-        let id = &tree.id;
         let network = self.network(order)?;
-        let mut undo = Undo::new();
-        undo.push(|| drop(self.engine.end_step(id)));
+        let mut step = Running::default();
+        let code = self.run_in_sandbox(tree, order, network, output, &mut step);
+        let ended = self.engine.end_step(&tree.id);
+        if let Some(shim) = step.shim {
+            // A shim that is gone already needs no word; one that hears none takes down again what is down.
+            let _ = shim.into_client().finished();
+        }
+        let code = code?;
+        // From here on the upper directory is ours again.
+        ended?;
+        stubs::remove(&tree.active, &step.targets).map_err(|source| EngineError::Stubs(source.into()))?;
+        Ok(code)
+    }
+
+    /// Runs the order to its end; what it has begun is in `step` and stays for the caller to take down.
+    fn run_in_sandbox(
+        &self,
+        tree: &StepTree<'_>,
+        order: &RunOrder,
+        network: StepNetwork,
+        output: &mut dyn FnMut(&[u8]),
+        step: &mut Running,
+    ) -> Result<i32, EngineError> {
+        let id = &tree.id;
         let run_dir = self.engine.paths.container_run(id);
         DirBuilder::new().mode(0o700).create(&run_dir).map_err(StoreError::io("create directory", &run_dir))?;
         let mode = match (network, &self.options.network) {
@@ -68,9 +97,8 @@ impl Builder<'_> {
         let request = EndpointRequest { id: id.clone(), mode, ports: Vec::new(), dns_servers };
         let place = network::plan(&request, &self.engine.paths)?;
         let mounts = self.mounts(tree, order, place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4))?;
-        let targets: Vec<String> =
-            mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
-        let mut shim = (self.launcher.borrow_mut())()?;
+        step.targets = mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
+        let shim = step.shim.insert((self.launcher.borrow_mut())()?);
         let plan = self.plan(tree, order, network == StepNetwork::Host, mounts, &run_dir)?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = shim.attach(false, true)?;
@@ -78,12 +106,7 @@ impl Builder<'_> {
         let (_, handles) = taken(&attached);
         let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
         shim.proceed(handles, &descriptors).map_err(start_error)?;
-        let code = self.relay(stream.as_fd(), output)?;
-        drop(shim);
-        // The sandbox is gone and the upper directory ours again.
-        drop(undo);
-        stubs::remove(&tree.active, &targets).map_err(|source| EngineError::Stubs(source.into()))?;
-        Ok(code)
+        self.relay(stream.as_fd(), output)
     }
 
     /// What the step asks for, or what the build says.
@@ -203,9 +226,11 @@ impl Builder<'_> {
             stop_signal: STOP_SIGNAL,
             stop_timeout: 10,
             health: None,
-            // The builder takes down what the step held; when it is killed, the next command does.
-            cleanup: Vec::new(),
-            starter_finishes: false,
+            // The builder takes down what the step held; when it is killed, the shim kills the step and starts a process
+            // that does.
+            cleanup: self.engine.cleanup(id),
+            starter_finishes: true,
+            dies_with_starter: true,
         })
     }
 

@@ -11,11 +11,14 @@ use crate::sandbox::sweep;
 use crate::shim::Status;
 use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file};
 use crate::volume::{VolumeError, Volumes};
+use std::time::{Duration, Instant};
 
 /// Beginning of the leases on build trees; the snapshot's key follows.
 pub(super) const TREE: &str = "tree ";
 /// SIGKILL.
 const KILL: i32 = 9;
+/// How long a killed builder may take to give its leases back.
+const DYING: Duration = Duration::from_secs(2);
 
 impl Engine {
     /// Removes a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
@@ -68,7 +71,7 @@ impl Engine {
     pub fn finish(&self, id: &ContainerId) -> Result<(), EngineError> {
         let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
             // A build step, or a container that was removed meanwhile.
-            Err(error) if error.is_not_found() => return self.release(id),
+            Err(error) if error.is_not_found() => return self.finish_step(id),
             other => other?,
         };
         if self.has_shim(id) {
@@ -84,6 +87,18 @@ impl Engine {
             _ => self.release_ids(id)?,
         }
         if record.request.auto_remove { self.erase(&record, true) } else { Ok(()) }
+    }
+
+    /// Takes down what a build step held whose builder was killed.
+    fn finish_step(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.release(id)?;
+        let subject = format!("{TREE}{id}");
+        let latest = Instant::now() + DYING;
+        // The builder's connection closes a moment before the lock of its lease. One that lives settles its lease itself.
+        while Lease::survey(&self.paths).held.contains(&subject) && Instant::now() < latest {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.settle_abandoned()
     }
 
     /// Removes everything of a container that has a record; the record goes before what it names is needed no more.
@@ -159,6 +174,12 @@ impl Engine {
         }
         // A start that was cut off has a place in the network, perhaps without a record of it.
         Ok(network::gc(&self.paths, &|id| self.has_network(id, &held))?)
+    }
+
+    /// As [`Engine::settle_abandoned`], for commands that only look: what cannot be taken down now is told by the next
+    /// command that makes something.
+    pub fn settle_if_possible(&self) {
+        let _ = self.settle_abandoned();
     }
 
     /// Tells whether a container may have a place in a network: its shim lives, or somebody works on it.

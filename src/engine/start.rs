@@ -203,6 +203,7 @@ impl Engine {
             health: record.health.clone(),
             cleanup: self.cleanup(id),
             starter_finishes: false,
+            dies_with_starter: false,
         })
     }
 

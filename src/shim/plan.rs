@@ -33,6 +33,9 @@ pub struct ShimPlan {
     /// Whether whoever starts the container stays and takes down what it held itself, which saves that process; when
     /// its connection closes before [`super::protocol::Request::Finished`], `cleanup` runs all the same.
     pub starter_finishes: bool,
+    /// Whether the container is killed when that connection closes while it runs: a build step must not outlive its
+    /// builder, however that ended. Counts only with `starter_finishes`.
+    pub dies_with_starter: bool,
 }
 
 /// Rotation of a container's log.

@@ -28,6 +28,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+const SIGKILL: i32 = 9;
 /// Callers at one time; more are turned away.
 const MOST_CALLERS: usize = 256;
 /// Callers let in before those who are here get their turn.
@@ -284,6 +285,8 @@ impl<J: Jail> Supervisor<J> {
             self.finisher = None;
             if self.finish_by.take().is_some() {
                 super::serve::clean_up(&self.plan.cleanup);
+            } else if self.plan.dies_with_starter && !self.over {
+                self.begin_stop(Some(SIGKILL), Some(0));
             }
         }
     }

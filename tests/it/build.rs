@@ -1,6 +1,6 @@
 //! `build`: the Dockerfiles of the tutorials, the cache, and mistakes shown with their line.
 
-use crate::support::{World, requires};
+use crate::support::{World, requires, wait_for};
 
 struct Context<'a> {
     world: &'a World,
@@ -289,19 +289,59 @@ fn an_interrupted_build_ends_at_once_and_takes_its_step_down() {
     assert!(!world.ok(&["images"]).contains("endless"));
 }
 
+/// What the shim of the only step noted: pids of the shim and of the step's first process.
+fn step(world: &World) -> (i64, i64) {
+    let state = |entry: std::fs::DirEntry| std::fs::read(entry.path().join("state.json")).ok();
+    let state = std::fs::read_dir(&world.run).unwrap().flatten().find_map(state).expect("a step runs");
+    let state: serde_json::Value = serde_json::from_slice(&state).unwrap();
+    (state["shim_pid"].as_i64().unwrap(), state["pid"].as_i64().unwrap())
+}
+
+fn gone(pid: i64) -> Option<()> {
+    (!std::path::Path::new(&format!("/proc/{pid}")).exists()).then_some(())
+}
+
+fn leases(world: &World) -> usize {
+    std::fs::read_dir(world.root.join("leases")).unwrap().count()
+}
+
 #[test]
-fn what_a_killed_build_left_goes_with_the_next_command() {
+fn a_step_dies_with_its_builder_however_that_was_killed() {
     requires!(root);
     let world = World::new();
     world.busybox();
     let before = snapshots(&world);
     let mut child = endless(&world);
+    let (shim, init) = step(&world);
     child.kill().unwrap();
+    wait_for("the step to die with its builder", 2, || gone(init));
     child.wait().unwrap();
-    assert_eq!(snapshots(&world), before + 1);
-    world.ok(&["run", "--rm", "--network", "none", "busybox", "true"]);
-    assert_eq!(snapshots(&world), before);
-    assert_eq!(std::fs::read_dir(world.root.join("leases")).unwrap().count(), 0);
+    wait_for("the supervisor to end", 5, || gone(shim));
+    // No further command is needed.
+    wait_for("the tree and the lease to go", 5, || (snapshots(&world) == before && leases(&world) == 0).then_some(()));
+    let left = || std::fs::read_dir(&world.run).unwrap().flatten().any(|entry| entry.file_name().len() == 64);
+    assert!(!left(), "the step's run directory is gone");
+}
+
+#[test]
+fn what_a_build_killed_with_its_supervisor_left_goes_with_the_next_look() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let before = snapshots(&world);
+    for look in [&["ps"][..], &["images"], &["run", "--rm", "--network", "none", "busybox", "true"]] {
+        let mut child = endless(&world);
+        let (shim, init) = step(&world);
+        // The supervisor first: nobody is left to take anything down.
+        crate::support::host("kill", &["-STOP", &child.id().to_string()]).ok();
+        crate::support::host("kill", &["-9", &shim.to_string()]).ok();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        wait_for("the step to die with its supervisor", 5, || gone(init));
+        assert_eq!((snapshots(&world), leases(&world)), (before + 1, 1), "{look:?}");
+        world.ok(look);
+        assert_eq!((snapshots(&world), leases(&world)), (before, 0), "{look:?}");
+    }
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn fixture(line: &str) -> Option<Fixture> {
         health: None,
         cleanup: Vec::new(),
         starter_finishes: false,
+        dies_with_starter: false,
     };
     Some(Fixture { dir, plan })
 }

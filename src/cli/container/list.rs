@@ -54,6 +54,7 @@ pub(super) fn ps(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let whole = parsed.switch("no-trunc")?;
     let quiet = parsed.switch("quiet")?;
     let engine = context.engine()?;
+    engine.settle_if_possible();
     let all = engine.list()?;
     let every = parsed.switch("all")? || last.is_some() || filters.iter().any(Filter::wants_all);
     let alive = |status| matches!(status, Status::Running | Status::Paused | Status::Restarting);

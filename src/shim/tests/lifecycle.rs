@@ -107,6 +107,7 @@ fn a_second_stop_makes_the_first_more_urgent() {
     eventually("the trap is set", || fixture.log() == "ready\n");
     std::thread::scope(|scope| {
         let patient = scope.spawn(|| fixture.connect().stop(None, Some(-1)).unwrap());
+        eventually("the first has been heard", || fixture.connect().state().unwrap().stopped_by_user);
         assert!(fixture.connect().stop(None, Some(0)).unwrap().killed);
         assert!(patient.join().unwrap().killed);
     });
@@ -308,4 +309,18 @@ fn the_socket_and_lock_are_for_their_owner_only() {
     }
     drop(client);
     fixture.connect().stop(None, Some(0)).unwrap();
+}
+
+#[test]
+fn a_container_that_needs_its_starter_dies_with_the_connection() {
+    let mut fixture = script("trap '' TERM HUP INT; echo ready; while :; do sleep 0.01; done");
+    fixture.plan.starter_finishes = true;
+    fixture.plan.dies_with_starter = true;
+    let client = fixture.start();
+    eventually("it runs", || fixture.log() == "ready\n");
+    drop(fixture.connect());
+    assert!(is_alive(&fixture.plan.run_dir), "another caller's end is nothing to it");
+    drop(client);
+    eventually("it is killed", || !is_alive(&fixture.plan.run_dir));
+    assert_eq!((fixture.state().status, fixture.state().exit_code), (Status::Exited, 137));
 }

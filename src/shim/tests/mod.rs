@@ -67,6 +67,7 @@ fn script(script: &str) -> Fixture {
         health: None,
         cleanup: Vec::new(),
         starter_finishes: false,
+        dies_with_starter: false,
     };
     Fixture { dir, plan }
 }
