@@ -1,5 +1,6 @@
 //! `images/references.json`: which images are here and what they are called. Written under `images/lock`.
 
+use super::durable::Synced;
 use super::error::{ImageError, Result};
 use crate::base::{Digest, Timestamp};
 use crate::store::{Durability, FileLock, Paths, read_json, write_json};
@@ -16,6 +17,9 @@ pub(super) struct Index {
     pub(super) images: BTreeMap<Digest, ImageRecord>,
     /// Complete references and the image each names.
     pub(super) references: BTreeMap<String, Digest>,
+    /// Which layers survive a power cut.
+    #[serde(default, skip_serializing_if = "Synced::is_empty")]
+    pub(super) synced: Synced,
 }
 
 /// What is kept of an image besides its config.

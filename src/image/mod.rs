@@ -8,6 +8,7 @@
 
 mod archive;
 pub mod diff;
+mod durable;
 mod error;
 mod extract;
 mod import;
@@ -34,6 +35,8 @@ pub use store::{Image, Images};
 
 #[cfg(test)]
 mod archive_tests;
+#[cfg(test)]
+mod durable_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]

@@ -142,10 +142,16 @@ impl Images {
             if ingest::others(&self.paths, &own) {
                 return Ok(collected);
             }
-            let used = self.used(&Index::read(&self.paths)?, in_use, roots);
+            let mut index = Index::read(&self.paths)?;
+            let used = self.used(&index, in_use, roots);
             for key in self.snapshots.keys() {
                 let layer = match self.snapshots.meta(&key) {
-                    Ok(Meta::Layer(meta)) if used.contains(&meta.chain_id) => continue,
+                    // What a power cut left of a layer is of no use to those who need it.
+                    Ok(Meta::Layer(meta))
+                        if used.contains(&meta.chain_id) && self.snapshots.layer(&meta.chain_id)?.is_some() =>
+                    {
+                        continue;
+                    }
                     Ok(Meta::Layer(meta)) => Some(meta),
                     _ if in_use(&key) => continue,
                     _ => None,
@@ -155,6 +161,10 @@ impl Images {
                     collected.layers += u64::from(layer.is_some());
                     collected.bytes += layer.map_or(0, |layer| layer.size);
                 }
+            }
+            let boots = self.snapshots.boots();
+            if index.synced.keep(|boot| boots.contains(boot)) {
+                index.write(&self.paths)?;
             }
         }
         own.clear();

@@ -3,13 +3,19 @@
 //! `snapshots/<key>/{meta.json,fs,work}`; the key of a committed layer is the hexadecimal part of its chain id, other keys
 //! are chosen by the caller (a container's id). Ids on disk are plain. A layer is only ever put in place by a rename.
 
+use super::durable::{Moment, Synced};
 use super::error::{ImageError, Result};
-use super::index::Index;
+use super::index::{Index, Layer};
 use super::tree;
 use crate::base::{Digest, Timestamp};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Most layers of an image (`OVL_MAX_STACK` of overlayfs is 500, the upper one among them).
 pub(super) const MAX_LAYERS: usize = 499;
@@ -53,6 +59,9 @@ pub(super) enum Meta {
 #[derive(Serialize, Deserialize)]
 struct Record {
     schema: u32,
+    /// When a layer was put in place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    written: Option<Moment>,
     #[serde(flatten)]
     meta: Meta,
 }
@@ -75,12 +84,14 @@ pub struct Active {
 pub struct Snapshotter {
     store: PathBuf,
     paths: Paths,
+    /// What earlier boots synced; no later one changes that.
+    earlier: OnceLock<Synced>,
 }
 
 impl Snapshotter {
     /// Opens the snapshotter of a store.
     pub fn new(paths: &Paths) -> Self {
-        Self { store: paths.snapshots(), paths: paths.clone() }
+        Self { store: paths.snapshots(), paths: paths.clone(), earlier: OnceLock::new() }
     }
 
     /// Returns a snapshot's directory.
@@ -110,7 +121,7 @@ impl Snapshotter {
         make_directory(&directory, 0o700, false)?;
         let make = || {
             let meta = Meta::Active { chain: chain.to_vec(), created: Timestamp::now() };
-            write_meta(&directory, meta, Durability::Atomic)?;
+            write_meta(&directory, meta, None)?;
             make_directory(&directory.join("fs"), 0o755, false)?;
             make_directory(&directory.join("work"), 0o700, false)
         };
@@ -143,46 +154,96 @@ impl Snapshotter {
 
     /// Reads a snapshot's record.
     pub(super) fn meta(&self, key: &str) -> Result<Meta> {
-        let record: Record = read_json(&self.directory(key).join("meta.json"))?;
-        Ok(record.meta)
+        Ok(self.record(key)?.meta)
     }
 
-    /// Returns what is known of a committed layer; `None` when it is not here.
+    fn record(&self, key: &str) -> Result<Record> {
+        Ok(read_json(&self.directory(key).join("meta.json"))?)
+    }
+
+    /// Returns what is known of a committed layer; `None` when it is not here, or only what a power cut left of it.
     ///
     /// # Errors
     /// When its record cannot be read.
     pub fn layer(&self, chain_id: &Digest) -> Result<Option<LayerMeta>> {
-        match self.meta(chain_id.hex()) {
-            Ok(Meta::Layer(meta)) => Ok(Some(meta)),
-            Ok(Meta::Active { .. }) => Ok(None),
+        Ok(self.layer_record(chain_id)?.map(|(meta, _)| meta))
+    }
+
+    fn layer_record(&self, chain_id: &Digest) -> Result<Option<(LayerMeta, Option<Moment>)>> {
+        match self.record(chain_id.hex()) {
+            Ok(Record { meta: Meta::Layer(meta), written, .. }) => {
+                Ok(self.survived(written.as_ref())?.then_some((meta, written)))
+            }
+            Ok(_) | Err(ImageError::Store(StoreError::Form { .. })) => Ok(None),
             Err(ImageError::Store(error)) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
 
+    /// Tells whether the files of a layer put in place at some moment are whole.
+    fn survived(&self, written: Option<&Moment>) -> Result<bool> {
+        let Some(moment) = written.filter(|moment| !moment.is_of_this_boot()) else { return Ok(true) };
+        if let Some(earlier) = self.earlier.get() {
+            return Ok(earlier.covers(moment));
+        }
+        let read = Index::read(&self.paths)?.synced;
+        Ok(self.earlier.get_or_init(|| read).covers(moment))
+    }
+
+    /// Makes layers survive a power cut; returns up to which moment everything does now, `None` when it did already. The
+    /// caller notes that in the index with whatever names the layers.
+    ///
+    /// # Errors
+    /// When a layer is missing, or the system could not write what is in memory.
+    pub(super) fn sync(&self, layers: &[Layer]) -> Result<Option<Moment>> {
+        let synced = Index::read(&self.paths)?.synced;
+        let mut whole = true;
+        for layer in layers {
+            let Some((_, written)) = self.layer_record(&layer.chain_id)? else {
+                return Err(ImageError::NotFound(format!("layer {}", layer.chain_id)));
+            };
+            whole &= written.is_none_or(|moment| synced.covers(&moment));
+        }
+        if whole {
+            return Ok(None);
+        }
+        let until = {
+            // A layer is dated and put in place under this lock: it is there before the sync begins, or dated later.
+            let _lock = Index::lock(&self.paths)?;
+            Moment::now()
+        };
+        // Outside the lock: starts of containers wait for that, and this may take as long as the disk wants.
+        let failed = || ImageError::io("sync the file system of", &self.store);
+        let directory = File::open(&self.store).map_err(failed())?;
+        rustix::fs::syncfs(&directory).map_err(|errno| failed()(errno.into()))?;
+        Ok(Some(until))
+    }
+
     /// Puts a finished layer in place: the directory (with `fs` and its tar's record) is renamed to the chain id.
     ///
     /// The directory may be an active snapshot's or one of an ingest. A layer that is there already is kept, and the
-    /// directory removed.
+    /// directory removed; what a power cut left of one is replaced.
     ///
     /// # Errors
     /// When the system refuses.
     pub(super) fn put(&self, directory: &Path, meta: LayerMeta) -> Result<()> {
         make_directory(&self.store, 0o700, true)?;
-        let target = self.directory(meta.chain_id.hex());
+        let chain_id = meta.chain_id.clone();
+        let target = self.directory(chain_id.hex());
         tree::remove_path(&directory.join("work")).map_err(ImageError::io("remove", directory))?;
-        // The image record that names the layer is synced, and with it the journal that holds this rename.
-        write_meta(directory, Meta::Layer(meta), Durability::Atomic)?;
-        match std::fs::rename(directory, &target) {
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    std::io::ErrorKind::DirectoryNotEmpty | std::io::ErrorKind::AlreadyExists
-                ) =>
-            {
+        let failed = || ImageError::io("commit snapshot", &target);
+        let lock = Index::lock(&self.paths)?;
+        write_meta(directory, Meta::Layer(meta), Some(Moment::now()))?;
+        match renameat_with(CWD, directory, CWD, &target, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST | Errno::NOTEMPTY) => {
+                if self.layer(&chain_id)?.is_none() {
+                    renameat_with(CWD, directory, CWD, &target, RenameFlags::EXCHANGE)
+                        .map_err(|errno| failed()(errno.into()))?;
+                }
+                drop(lock);
                 tree::remove_path(directory).map_err(ImageError::io("remove", directory))
             }
-            other => other.map_err(ImageError::io("commit snapshot", &target)),
+            other => other.map_err(|errno| failed()(errno.into())),
         }
     }
 
@@ -192,7 +253,8 @@ impl Snapshotter {
     /// When the key names a layer, or the system refuses.
     pub fn remove(&self, key: &str) -> Result<()> {
         check_key(key)?;
-        if matches!(self.meta(key), Ok(Meta::Layer(_))) {
+        // Under another key lies what an interrupted commit left of a layer.
+        if matches!(self.meta(key), Ok(Meta::Layer(meta)) if meta.chain_id.hex() == key) {
             return Err(ImageError::Invalid {
                 document: format!("snapshot {key}"),
                 what: "is a layer, not a writable snapshot",
@@ -215,6 +277,12 @@ impl Snapshotter {
         Ok(tree::usage(&fd))
     }
 
+    /// Returns the boots in which the layers here were put in place.
+    pub(super) fn boots(&self) -> BTreeSet<String> {
+        let written = |key: &String| self.record(key).ok()?.written;
+        self.keys().iter().filter_map(written).map(|moment| moment.boot().to_owned()).collect()
+    }
+
     /// Lists the keys of all snapshots.
     pub(super) fn keys(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.store) else { return Vec::new() };
@@ -231,8 +299,8 @@ fn check_key(key: &str) -> Result<()> {
     Ok(())
 }
 
-fn write_meta(directory: &Path, meta: Meta, durability: Durability) -> Result<(), StoreError> {
-    write_json(&directory.join("meta.json"), &Record { schema: 1, meta }, durability)
+fn write_meta(directory: &Path, meta: Meta, written: Option<Moment>) -> Result<(), StoreError> {
+    write_json(&directory.join("meta.json"), &Record { schema: 1, written, meta }, Durability::Atomic)
 }
 
 pub(super) fn make_directory(path: &Path, mode: u32, parents: bool) -> Result<()> {

@@ -138,17 +138,13 @@ impl Images {
         Ok(bytes)
     }
 
-    /// Writes a document and returns its digest.
-    pub(super) fn put_blob(&self, bytes: &[u8]) -> Result<Digest> {
-        let digest = Digest::of(bytes);
-        let path = self.paths.blob(&digest);
+    /// Writes a document. One that is there is written again: it may be what a power cut left of it.
+    fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> Result<()> {
+        let path = self.paths.blob(digest);
         if let Some(parent) = path.parent() {
             make_directory(parent, 0o700, true)?;
         }
-        if !path.exists() {
-            write_bytes(&path, bytes, Durability::Synced)?;
-        }
-        Ok(digest)
+        Ok(write_bytes(&path, bytes, Durability::Synced)?)
     }
 
     /// Makes an image of a config and layers that are in the store; the config's `diff_ids` are set from the layers.
@@ -175,14 +171,9 @@ impl Images {
                 what: "has more than 499 layers, which overlayfs cannot stack",
             });
         }
-        for layer in layers {
-            if self.snapshots.layer(&layer.chain_id)?.is_none() {
-                return Err(ImageError::NotFound(format!("layer {}", layer.chain_id)));
-            }
-        }
-        let id = self.put_blob(config)?;
+        let id = Digest::of(config);
         let made;
-        let manifest = match manifest {
+        let document = match manifest {
             Some(manifest) => manifest,
             None => {
                 made = to_go_json(&manifest_of(&id, config.len() as u64, layers))
@@ -190,14 +181,18 @@ impl Images {
                 &made
             }
         };
-        let manifest = self.put_blob(manifest)?;
+        let manifest = Digest::of(document);
+        // First what the record names, then the record: after a power cut it is whole or not there.
+        let until = self.snapshots.sync(layers)?;
         // What is recorded in full already, as after a build whose steps were all cached, costs no flush.
         let index = Index::read(&self.paths)?;
         let named = references.iter().all(|name| index.references.get(&name.to_string()) == Some(&id));
         let known = index.images.get(&id).is_some_and(|old| old.manifest == manifest && old.layers == layers);
-        if known && named {
+        if known && named && until.is_none() {
             return self.image(&index, &id);
         }
+        self.put_blob(&id, config)?;
+        self.put_blob(&manifest, document)?;
         let record = ImageRecord {
             manifest,
             layers: layers.to_vec(),
@@ -205,6 +200,9 @@ impl Images {
             added: Timestamp::now(),
         };
         Index::update(&self.paths, |index| {
+            if let Some(until) = &until {
+                index.synced.note(until);
+            }
             index.images.insert(id.clone(), record);
             for reference in references {
                 index.references.insert(reference.to_string(), id.clone());

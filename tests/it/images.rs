@@ -171,3 +171,62 @@ fn another_architecture_is_refused() {
     world.bulkhead(&["load", "-i", text(&world.path("other.tar"))]).fails(1, &["riscv64", "amd64"]);
     assert!(!world.ok(&["images"]).contains("other"));
 }
+
+/// Runs the program under strace and returns its renames and syncs, in order.
+fn writes(world: &World, arguments: &[&str]) -> Vec<String> {
+    let trace = world.path("trace");
+    let calls = "trace=rename,renameat,renameat2,fsync,fdatasync,syncfs,sync";
+    let mut words = vec!["-f", "-y", "-o", text(&trace), "-e", calls, "--", crate::support::BULKHEAD];
+    words.extend(["--root", text(&world.root), "--run", text(&world.run)]);
+    words.extend(arguments);
+    world.host("strace", &words).ok();
+    std::fs::read_to_string(trace).unwrap().lines().map(str::to_owned).collect()
+}
+
+/// The order in which a power cut may find things: layers in place, all of it synced, then the record.
+#[track_caller]
+fn check_order(calls: &[String], layers: usize) {
+    let all = calls.join("\n");
+    let at = |what: &str, found: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        let places: Vec<usize> = (0..calls.len()).filter(|i| found(&calls[*i])).collect();
+        assert!(!places.is_empty(), "no {what} in\n{all}");
+        places
+    };
+    // The second path of a rename stands before the flags or the closing bracket.
+    let put = at("layer put in place", &|call| {
+        call.contains("NOREPLACE") && call.contains("/snapshots/") && call.ends_with("= 0")
+    });
+    let sync = at("sync", &|call| call.contains(" syncfs(") && call.ends_with("= 0"));
+    let record = at("record", &|call| call.contains(" rename") && call.contains("images/references.json\""));
+    assert_eq!((put.len(), sync.len(), record.len()), (layers, 1, 1), "{all}");
+    assert!(put.last() < sync.first() && sync.last() < record.first(), "{all}");
+    let flushed =
+        calls[..record[0]].iter().any(|call| call.contains(" fsync(") && call.contains("images/references.json"));
+    assert!(flushed, "the record's own text is synced before it takes its place\n{all}");
+}
+
+#[test]
+fn layers_are_on_disk_before_the_record_that_names_them() {
+    requires!(root, program "strace");
+    let world = World::new();
+    world.busybox();
+    let saved = world.path("saved.tar");
+    world.write("ctx/Dockerfile", "FROM busybox\nCOPY Dockerfile /\nRUN echo 1 > /one\nRUN echo 2 > /two\n");
+    let context = world.path("ctx");
+    let build = ["build", "-t", "built:1", text(&context)];
+    check_order(&writes(&world, &build), 3);
+    let syncs = |calls: &[String]| calls.iter().filter(|call| call.contains("sync")).count();
+    assert_eq!(syncs(&writes(&world, &build)), 0, "nothing new, nothing to flush");
+    assert_eq!(
+        syncs(&writes(&world, &["run", "--rm", "--network", "none", "built:1", "true"])),
+        0,
+        "a start flushes nothing"
+    );
+    world.ok(&["save", "-o", text(&saved), "built:1"]);
+    world.ok(&["rmi", "built:1", "busybox"]);
+    world.ok(&["image", "prune", "-af"]);
+    std::fs::remove_dir_all(world.root.join("build/cache")).unwrap();
+    world.ok(&["image", "prune", "-af"]);
+    check_order(&writes(&world, &["load", "-i", text(&saved)]), 4);
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "built:1", "cat", "/one", "/two"]), "1\n2");
+}
