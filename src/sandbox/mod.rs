@@ -15,6 +15,7 @@ mod keeper;
 mod launch;
 mod mounter;
 mod outside;
+mod overlay;
 mod plan;
 mod reaper;
 mod running;

@@ -7,6 +7,7 @@ mod exec;
 mod faults;
 mod hardening;
 mod images;
+mod kernels;
 mod lifecycle;
 mod logs;
 mod network;

@@ -2,13 +2,13 @@
 
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;
-use bulkhead::security::{CapabilitySet, Hardening, Level};
+use bulkhead::security::{CapabilitySet, Hardening, HostFeatures, Level};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Runs a test body in a process with one thread, which launches need: this binary again, told to run just this test.
-fn alone(name: &str, body: impl FnOnce()) {
+pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     if let Err(why) = crate::support::need_root() {
         crate::support::skip(name, &why);
         return;
@@ -25,7 +25,7 @@ fn alone(name: &str, body: impl FnOnce()) {
     }
     #[expect(clippy::disallowed_methods, reason = "the test binary itself, with one thread")]
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    let test = format!("sandbox::{name}");
+    let test = if name.contains("::") { name.to_owned() } else { format!("sandbox::{name}") };
     command.args([&test, "--exact", "--nocapture", "--include-ignored"]).env("BULKHEAD_TEST_ALONE", "1");
     let output = command.stdin(std::process::Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
@@ -33,7 +33,7 @@ fn alone(name: &str, body: impl FnOnce()) {
 }
 
 /// A root file system of busybox in a store of its own.
-struct Box {
+pub(crate) struct Box {
     dir: tempfile::TempDir,
     base: u32,
 }
@@ -45,7 +45,7 @@ const APPLETS: [&str; 38] = [
 ];
 
 impl Box {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         let lower = dir.path().join("lower");
         for part in ["bin", "etc", "tmp", "home/app", "dir", "proc-target"] {
@@ -78,7 +78,7 @@ impl Box {
         self.path("lower").join(part)
     }
 
-    fn bundle(&self, args: &[&str]) -> Bundle {
+    pub(crate) fn bundle(&self, args: &[&str]) -> Bundle {
         let id = ContainerId::generate();
         Bundle {
             root: Root::Overlay {
@@ -166,16 +166,20 @@ fn mode(path: &Path, mode: u32) {
 }
 
 /// A running container whose output is collected.
-struct Live {
+pub(crate) struct Live {
     running: Running,
     output: std::fs::File,
 }
 
 fn launch(bundle: &Bundle) -> Result<Live, LaunchError> {
+    launch_on(bundle, Launch::look())
+}
+
+pub(crate) fn launch_on(bundle: &Bundle, host: &HostFeatures) -> Result<Live, LaunchError> {
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-    let running = Launch::begin(bundle, Some(streams), None)?.finish()?;
+    let running = Launch::begin_on(bundle, Some(streams), None, host)?.finish()?;
     Ok(Live { running, output: output.into() })
 }
 
@@ -199,7 +203,7 @@ impl Live {
     }
 
     /// Waits for the end; returns exit code and output.
-    fn end(mut self) -> (i32, String) {
+    pub(crate) fn end(mut self) -> (i32, String) {
         let mut text = Vec::new();
         self.output.read_to_end(&mut text).unwrap();
         let code = bulkhead::sys::process::wait_exit(self.running.init.pid).unwrap();
@@ -739,7 +743,9 @@ fn two_hundred_cycles_leave_nothing() {
             let bundle = root.bundle(args);
             let path = bundle.cgroup.path.clone();
             assert_eq!(run(&bundle).0, expected, "cycle {cycle}");
-            assert!(!Path::new("/sys/fs/cgroup/pids").join(&path).exists(), "cycle {cycle}");
+            for place in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
+                assert!(!Path::new(place).join(&path).exists(), "cycle {cycle}");
+            }
         }
         let after = leftovers();
         assert_eq!((after.0, after.2), (mounts, descriptors));
