@@ -8,6 +8,7 @@
 mod bundle;
 mod cgroup;
 mod cgroup_plan;
+mod device_rules;
 mod devices;
 mod error;
 mod init;
@@ -27,6 +28,7 @@ mod wire;
 pub use bundle::*;
 pub use cgroup::{Cgroups, sweep};
 pub use cgroup_plan::{CgroupPlan, Group};
+pub use device_rules::DeviceRule;
 pub use error::{LaunchError, LaunchErrorKind};
 pub use launch::{Kept, Launch, Pending};
 pub use plan::{CloneIds, Kind, LaunchPlan, Outside, PlanError, Step, UserPlan, plan};

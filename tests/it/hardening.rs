@@ -151,9 +151,16 @@ fn devices_are_those_given() {
     assert!(won, "{text}");
     let (won, text) = attack(&world, &["--device", "/dev/loop-control:/elsewhere:r"], "exec 3</elsewhere && echo WON");
     assert!(won, "{text}");
-    if std::path::Path::new("/sys/fs/cgroup/devices").exists() {
+    if crate::support::need_cgroup_v2().is_ok() || std::path::Path::new("/sys/fs/cgroup/devices").exists() {
         let (won, text) = attack(&world, &["--device", "/dev/loop-control:/d:r"], "(exec 3<>/d) && echo WON");
         assert!(!won, "read only: {text}");
+        // A node made inside, with every other wall down but the control group's.
+        let flags = only("none");
+        let script = |number: &str| format!("mknod /dev/made c {number} && (exec 3<>/dev/made) && echo WON");
+        let (won, text) = attack(&world, &flags, &script("1 3"));
+        assert!(won, "a null device may be made and opened: {text}");
+        let (won, text) = attack(&world, &flags, &script("10 237"));
+        assert!(!won && text.contains("not permitted"), "the host's loop control: {text}");
     }
     for bad in ["/dev/nothing", "/etc/passwd"] {
         world.bulkhead(&["run", "--rm", "--network", "none", "--device", bad, "busybox", "true"]).fails(125, &[bad]);
