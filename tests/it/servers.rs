@@ -223,6 +223,34 @@ fn node_runs_its_event_loop() {
 }
 
 #[test]
+fn node_serves_logs_and_ends_when_asked() {
+    requires!(root, image "node", program "curl");
+    let world = World::new();
+    let image = world.base_image("node");
+    let server = "const s = require('http').createServer((q, r) => { console.log('GET ' + q.url); r.end('page of ' + process.version); });\n\
+                  s.listen(3000, () => console.log('listening'));\n\
+                  process.on('SIGTERM', () => s.close(() => { console.log('closed'); process.exit(0); }));";
+    let file = world.write("server.js", server);
+    let bind = format!("{}:/usr/src/app/server.js:ro", file.display());
+    let start = ["run", "-d", "--name", "nd", "-p", "8080:3000", "-v", &bind, "-w", "/usr/src/app", &image];
+    world.ok(&[&start[..], &["node", "server.js"]].concat());
+    wait_for("the page", 60, || {
+        let page = world.host("curl", &["-s", "-m", "2", "http://127.0.0.1:8080/a"]);
+        page.stdout.starts_with("page of v").then_some(())
+    });
+    let enforced = world.inspect("nd", "{{json .Enforced}}");
+    assert!(enforced.contains("seccomp") && !enforced.contains("unconfined"), "under the default walls: {enforced}");
+    stops(&world, "nd");
+    // Without a handler it needs an init, as everything that is PID 1.
+    let forever =
+        ["run", "-d", "--init", "--name", "nd", &image, "node", "-e", "setInterval(() => 0, 1000); console.log('up')"];
+    world.ok(&forever);
+    wait_for("it to run", 60, || (world.ok(&["logs", "nd"]) == "up").then_some(()));
+    world.ok(&["stop", "-t", "60", "nd"]);
+    assert_eq!(world.inspect("nd", "{{.State.ExitCode}}"), "143");
+}
+
+#[test]
 fn apt_get_installs_in_a_container() {
     requires!(root, image "python");
     let world = World::online();
