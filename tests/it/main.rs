@@ -12,6 +12,7 @@ mod lifecycle;
 mod logs;
 mod network;
 mod oracle;
+mod ports;
 mod run;
 mod sandbox;
 mod servers;
