@@ -169,10 +169,5 @@ pub(super) fn groups(id: &ContainerId) -> CgroupPlan {
         controllers: mount.controllers,
         writes: Vec::new(),
     };
-    CgroupPlan {
-        unified,
-        path: format!("bulkhead/{id}"),
-        groups: mounts.into_iter().map(group).collect(),
-        devices: None,
-    }
+    CgroupPlan { unified, path: format!("bulkhead/{id}"), groups: mounts.into_iter().map(group).collect() }
 }

@@ -163,7 +163,6 @@ mod tests {
             time_namespace: true,
             cgroup_namespace: true,
             overlay: true,
-            detached_layers: true,
             cgroups: CgroupLayout::default(),
         }
     }
