@@ -76,9 +76,9 @@ pub(super) static VERBS: &[Verb] = &[
     },
     verb(
         &["start", "container start"],
-        "start [OPTIONS] CONTAINER [CONTAINER...] | start --all",
+        "start [OPTIONS] CONTAINER [CONTAINER...]",
         "Start one or more stopped containers",
-        (0, ANY),
+        (1, ANY),
         run::start_flags,
         run::start,
     ),
