@@ -27,6 +27,10 @@ test-root *ARGS:
 test-oracle:
     bash tests/oracle.sh
 
+# The suite under the kernels Debian ships, in QEMU: `just test-guest`, `just test-guest 6.1 hardening::` (see the script).
+test-guest *ARGS:
+    bash tests/guest.sh {{ARGS}}
+
 # Lists the known vulnerabilities that have a test, then runs them.
 cve:
     bash tests/cve.sh

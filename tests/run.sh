@@ -11,7 +11,7 @@ need_rust
 
 # Base images of the server tests: made once, kept outside the repository. BULKHEAD_TEST_IMAGES="" goes without.
 if [ "$(id -u)" = 0 ] && have mmdebstrap; then
-  for name in ${BULKHEAD_TEST_IMAGES-busybox python nginx redis postgres mariadb}; do
+  for name in ${BULKHEAD_TEST_IMAGES-busybox python node nginx redis postgres mariadb}; do
     examples/images/make.sh "$name" >/dev/null || say "no image $name: the tests that need it will be skipped"
   done
 fi

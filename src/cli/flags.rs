@@ -72,8 +72,25 @@ pub(super) fn parse(verb: &'static Verb, words: Vec<String>) -> Result<Option<Pa
         return Ok(None);
     }
     let arguments: Vec<String> = matches.remove_many(ARGUMENTS).map(Iterator::collect).unwrap_or_default();
-    let (least, most) = verb.count;
-    if arguments.len() < least || arguments.len() > most {
+    let parsed = Parsed { verb, matches, arguments };
+    parsed.count_arguments(verb.count)?;
+    Ok(Some(parsed))
+}
+
+impl Parsed {
+    /// Refuses fewer arguments than `least`, for verbs where that depends on flags.
+    ///
+    /// # Errors
+    /// Exit code 1.
+    pub(super) fn require_arguments(&self, least: usize) -> Result<(), Failure> {
+        self.count_arguments((least, self.verb.count.1))
+    }
+
+    fn count_arguments(&self, (least, most): (usize, usize)) -> Result<(), Failure> {
+        let (verb, count) = (self.verb, self.arguments.len());
+        if (least..=most).contains(&count) {
+            return Ok(());
+        }
         let wanted = match (least, most) {
             (0, 0) => "accepts no arguments".to_owned(),
             (a, b) if a == b => format!("requires {a} argument{}", if a == 1 { "" } else { "s" }),
@@ -81,13 +98,10 @@ pub(super) fn parse(verb: &'static Verb, words: Vec<String>) -> Result<Option<Pa
             (0, b) => format!("requires at most {b} argument{}", if b == 1 { "" } else { "s" }),
             (a, b) => format!("requires {a} to {b} arguments"),
         };
-        return Err(Failure::new(exit::FAILED, format!("'bulkhead {}' {wanted}", verb.name()))
-            .hint(format!("usage: bulkhead {}", verb.usage)));
+        Err(Failure::new(exit::FAILED, format!("'bulkhead {}' {wanted}", verb.name()))
+            .hint(format!("usage: bulkhead {}", verb.usage)))
     }
-    Ok(Some(Parsed { verb, matches, arguments }))
-}
 
-impl Parsed {
     /// Tells whether a switch is on.
     ///
     /// # Errors

@@ -142,7 +142,11 @@ fn host_config(container: &Container) -> Value {
         .collect();
     let bindings: Vec<(String, Value)> = request.publish.iter().fold(Vec::new(), |mut all, port| {
         let key = format!("{}/{}", port.container_port, protocol_name(port.protocol));
-        let host = if port.host_port == 0 { String::new() } else { port.host_port.to_string() };
+        let host = match (port.host_port, port.host_last) {
+            (0, _) => String::new(),
+            (first, 0) => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
         let address = port.address.map(|address| address.to_string()).unwrap_or_default();
         let entry = json!({"HostIp": address, "HostPort": host});
         match all.iter_mut().find(|(known, _)| *known == key) {
@@ -232,19 +236,17 @@ fn mount(mount: &MountPoint) -> Value {
         MountKind::Volume => "volume",
         MountKind::Tmpfs => "tmpfs",
     };
-    let mut value = json!({
+    let volume = mount.kind == MountKind::Volume;
+    json!({
         "Type": kind,
+        "Name": if volume { mount.name.as_str() } else { "" },
         "Source": mount.source.display().to_string(),
         "Destination": mount.target,
+        "Driver": if volume { "local" } else { "" },
         "Mode": if mount.kind == MountKind::Tmpfs { mount.options.join(",") } else if mount.writable { String::new() } else { "ro".to_owned() },
         "RW": mount.writable,
         "Propagation": if mount.kind == MountKind::Bind { "rprivate" } else { "" },
-    });
-    if let (MountKind::Volume, Some(map)) = (mount.kind, value.as_object_mut()) {
-        map.insert("Name".to_owned(), mount.name.clone().into());
-        map.insert("Driver".to_owned(), "local".into());
-    }
-    value
+    })
 }
 
 fn config(container: &Container) -> Value {
@@ -262,11 +264,11 @@ fn config(container: &Container) -> Value {
         "Tty": request.tty,
         "OpenStdin": request.stdin_open,
         "StdinOnce": false,
-        "Env": record.process.env,
+        "Env": record.env,
         "Cmd": if record.command.is_empty() { Value::Null } else { json!(record.command) },
         "Image": record.image.as_ref().map(|image| image.name.as_str()).unwrap_or_default(),
         "Volumes": set(volumes),
-        "WorkingDir": record.process.cwd,
+        "WorkingDir": if record.process.cwd == "/" { "" } else { record.process.cwd.as_str() },
         "Entrypoint": if record.entrypoint.is_empty() { Value::Null } else { json!(record.entrypoint) },
         "OnBuild": null,
         "Labels": object(record.labels.iter().map(|(key, value)| (key, value))),

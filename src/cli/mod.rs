@@ -4,6 +4,7 @@
 //! that was called is built. stdout is data, stderr is talk; failures become exit codes here and nowhere else.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this floor is the one that prints")]
 
+mod boot;
 mod build;
 mod container;
 mod context;
@@ -181,6 +182,10 @@ fn unknown(name: &str) -> Failure {
     let names =
         verbs::all().flat_map(|verb| verb.names.iter().copied()).chain(verbs::NOUNS.into_iter().map(|(noun, _)| noun));
     let failure = Failure::failed(format!("bulkhead: '{name}' is not a bulkhead command"));
+    let first = name.split(' ').next_back().unwrap_or_default();
+    if let Some((_, instead)) = verbs::NOT_YET.into_iter().find(|(verb, _)| *verb == name || *verb == first) {
+        return failure.hint(format!("it does not exist yet; {instead}"));
+    }
     match verbs::near(name, names) {
         Some(near) => failure.hint(format!("did you mean 'bulkhead {near}'?")),
         None => failure.hint("'bulkhead --help' lists the commands"),

@@ -80,8 +80,6 @@ impl Engine {
 
 /// Puts what a container was told over what its image says. What only this container's start added stays out.
 fn merged(record: &ContainerRecord, image: ContainerConfig) -> ContainerConfig {
-    let own = [format!("HOSTNAME={}", record.hostname), "TERM=xterm".to_owned()];
-    let added = |entry: &String| own.contains(entry) && !record.request.env.contains(entry);
     let health = record.health.as_ref().map(|plan| HealthConfig {
         test: std::iter::once("CMD".to_owned()).chain(plan.command.iter().cloned()).collect(),
         interval: plan.interval,
@@ -94,7 +92,7 @@ fn merged(record: &ContainerRecord, image: ContainerConfig) -> ContainerConfig {
     ContainerConfig {
         user: record.process.user.clone(),
         exposed_ports: record.exposed.iter().map(|port| (port.clone(), Empty {})).collect(),
-        env: record.process.env.iter().filter(|entry| !added(entry) || image.env.contains(entry)).cloned().collect(),
+        env: record.env.clone(),
         entrypoint: Some(record.entrypoint.clone()).filter(|words| !words.is_empty()),
         cmd: Some(record.command.clone()).filter(|words| !words.is_empty()),
         working_dir: if record.process.cwd == "/" { image.working_dir.clone() } else { record.process.cwd.clone() },

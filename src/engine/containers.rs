@@ -6,6 +6,9 @@ use crate::base::ContainerId;
 use crate::shim::{self, State, Status};
 use crate::store::{FileLock, Names, StoreError, read_json};
 
+/// A file that every start writes and one that failed removes.
+pub(super) const STARTED: &str = "hosts";
+
 impl Engine {
     /// Finds a container by id, name, or unique prefix of an id.
     ///
@@ -114,11 +117,21 @@ impl Engine {
     }
 
     fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
+        let lost = || State { status: Status::Running, started_at: record.created, ..created_state() };
         match read_json(&record.state_file(&self.paths)) {
             Ok(state) => Ok(state),
-            Err(error) if StoreError::is_not_found(&error) => Ok(created_state()),
+            // The state of a container that is removed on exit dies with the boot; others' may be cut short by it. What
+            // a start left beside the record tells that there was one.
+            Err(StoreError::Form { .. }) => Ok(lost()),
+            Err(error) if error.is_not_found() && self.was_started(&record.id) => Ok(lost()),
+            Err(error) if error.is_not_found() => Ok(created_state()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Tells whether a start of the container has ever succeeded, or been cut off.
+    fn was_started(&self, id: &ContainerId) -> bool {
+        self.paths.container(id).join(STARTED).exists()
     }
 }
 

@@ -8,7 +8,7 @@ use super::undo::Undo;
 use super::{Engine, EngineError, names};
 use crate::base::{ContainerId, Timestamp};
 use crate::image::{Image, Images, Snapshotter};
-use crate::oci::ContainerConfig;
+use crate::oci::{ContainerConfig, Platform};
 use crate::sandbox::Limits;
 use crate::shim::LogPlan;
 use crate::store::{FileLock, Lease, NameError, Names, StoreError, write_bytes};
@@ -19,6 +19,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
+/// Fewest bytes of memory a container may have, as with Docker: with less not even a shell starts.
+const LEAST_MEMORY: u64 = 6 << 20;
 /// Names tried before a container without `--name` is refused.
 const NAME_TRIES: u32 = 10;
 
@@ -37,6 +39,9 @@ impl Engine {
         let lease = Lease::take(&self.paths, id.as_str())?;
         let images = Images::open(&self.paths)?;
         let image = if request.image.is_empty() { None } else { Some(images.resolve(&request.image)?) };
+        if let Some(image) = &image {
+            check_platform(&request, image)?;
+        }
         let no_config = ContainerConfig::default();
         let config = image.as_ref().map_or(&no_config, |image| &image.config.config);
         let hostname = match (&request.hostname, &request.network) {
@@ -64,6 +69,7 @@ impl Engine {
             created: Timestamp::now(),
             image: image.as_ref().map(|image| ImageUse { name: request.image.clone(), id: image.id.clone() }),
             process: merged.process,
+            env: merged.env,
             entrypoint: merged.entrypoint,
             command: merged.command,
             hostname,
@@ -299,10 +305,26 @@ fn check_conflicts(request: &CreateRequest) -> Result<(), EngineError> {
     if request.hardening.privileged && !request.require.is_empty() {
         return conflict("--privileged enforces nothing, so --require cannot hold");
     }
+    if let Some(memory) = request.limits.memory.filter(|memory| (1..LEAST_MEMORY).contains(&memory.0)) {
+        return Err(EngineError::Memory(memory));
+    }
     match &request.rootfs {
         Some(path) if !path.is_dir() => Err(EngineError::RootFs(path.clone())),
         _ => Ok(()),
     }
+}
+
+/// Refuses an image that is for another platform than the one asked for, this machine's unless told otherwise.
+fn check_platform(request: &CreateRequest, image: &Image) -> Result<(), EngineError> {
+    let wanted = match &request.platform {
+        None => Platform::host(),
+        Some(text) => Platform::parse(text).ok_or_else(|| EngineError::BadPlatform(text.clone()))?,
+    };
+    let has = image.config.platform();
+    if has.runs_on(&wanted) {
+        return Ok(());
+    }
+    Err(EngineError::Platform { image: request.image.clone(), has: has.to_string(), wanted: wanted.to_string() })
 }
 
 /// Limits in force: safe defaults where nothing is asked, zero and -1 lift.

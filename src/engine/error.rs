@@ -74,6 +74,12 @@ pub enum EngineError {
     /// Something asked for does not go together.
     #[error("conflicting options: {0}")]
     Conflict(String),
+    /// So little memory that no program starts.
+    #[error("--memory {0} is too little: the minimum memory limit allowed is 6MB")]
+    Memory(crate::base::Bytes),
+    /// The platform asked for is misspelled.
+    #[error("--platform {0:?}: it is written os/architecture[/variant]")]
+    BadPlatform(String),
     /// The volume is in use.
     #[error("remove {name}: volume is in use - [{}]", users.join(", "))]
     VolumeInUse {

@@ -1,5 +1,6 @@
 //! Added processes and logs.
 
+use super::merge::working_dir;
 use super::record::Container;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
@@ -56,7 +57,10 @@ impl Engine {
         let process = Process {
             args: request.args,
             env,
-            cwd: request.working_dir.unwrap_or_else(|| record.process.cwd.clone()),
+            cwd: match &request.working_dir {
+                Some(text) => working_dir(text)?,
+                None => record.process.cwd.clone(),
+            },
             user: request.user.unwrap_or_else(|| record.process.user.clone()),
             groups: record.process.groups.clone(),
             tty: request.tty,

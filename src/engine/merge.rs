@@ -39,6 +39,8 @@ pub enum MergeError {
 pub struct Merged {
     /// The first process.
     pub process: Process,
+    /// Its environment without what every container has: the image's and the request's.
+    pub env: Vec<String>,
     /// Entrypoint in force.
     pub entrypoint: Vec<String>,
     /// Command in force.
@@ -62,18 +64,14 @@ pub struct Merged {
 pub fn merge(request: &CreateRequest, image: &ContainerConfig, hostname: &str) -> Result<Merged, MergeError> {
     let (entrypoint, command) = command_line(request, image);
     let args: Vec<String> = entrypoint.iter().chain(&command).cloned().collect();
-    if args.first().is_none_or(String::is_empty) {
+    if args.is_empty() {
         return Err(MergeError::NoCommand);
     }
-    let env = environment(request, image, hostname)?;
+    let (env, asked_env) = environment(request, image, hostname)?;
     if args.iter().any(|text| text.contains('\0')) {
         return Err(MergeError::ZeroByte("the command"));
     }
-    let cwd = request.working_dir.as_deref().unwrap_or(&image.working_dir);
-    let cwd = if cwd.is_empty() { "/" } else { cwd };
-    if !cwd.starts_with('/') || cwd.contains('\0') {
-        return Err(MergeError::WorkingDir(cwd.to_owned()));
-    }
+    let cwd = working_dir(request.working_dir.as_deref().unwrap_or(&image.working_dir))?;
     let stop_signal = match (request.stop_signal, image.stop_signal.as_str()) {
         (Some(number), _) => number,
         (None, "") => DEFAULT_STOP_SIGNAL,
@@ -81,14 +79,15 @@ pub fn merge(request: &CreateRequest, image: &ContainerConfig, hostname: &str) -
     };
     let mut labels = image.labels.clone();
     labels.extend(request.labels.iter().cloned());
-    let exposed = image.exposed_ports.keys().cloned().chain(request.expose.iter().cloned());
+    let published = request.publish.iter().map(|port| format!("{}/{}", port.container_port, port.protocol));
+    let exposed = image.exposed_ports.keys().cloned().chain(request.expose.iter().cloned()).chain(published);
     let exposed: std::collections::BTreeSet<String> =
         exposed.map(|port| if port.contains('/') { port } else { format!("{port}/tcp") }).collect();
     Ok(Merged {
         process: Process {
             args,
             env,
-            cwd: cwd.to_owned(),
+            cwd,
             user: request.user.clone().unwrap_or_else(|| image.user.clone()),
             groups: request.groups.clone(),
             tty: request.tty,
@@ -96,6 +95,7 @@ pub fn merge(request: &CreateRequest, image: &ContainerConfig, hostname: &str) -
             rlimits: request.ulimits.clone(),
             oom_score_adj: request.oom_score_adj,
         },
+        env: asked_env,
         entrypoint,
         command,
         labels: labels.into_iter().collect(),
@@ -118,7 +118,32 @@ fn command_line(request: &CreateRequest, image: &ContainerConfig) -> (Vec<String
     (entrypoint, command)
 }
 
-fn environment(request: &CreateRequest, image: &ContainerConfig, hostname: &str) -> Result<Vec<String>, MergeError> {
+/// Returns a working directory without `.` and `..`, which are taken by the letter as in Docker: nothing is there yet
+/// that they could lead out of.
+///
+/// # Errors
+/// For relative paths and zero bytes.
+pub(super) fn working_dir(text: &str) -> Result<String, MergeError> {
+    if (!text.is_empty() && !text.starts_with('/')) || text.contains('\0') {
+        return Err(MergeError::WorkingDir(text.to_owned()));
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in text.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Ok(format!("/{}", parts.join("/")))
+}
+
+/// Returns the environment in force, and the part of it that image and request name.
+fn environment(
+    request: &CreateRequest,
+    image: &ContainerConfig,
+    hostname: &str,
+) -> Result<(Vec<String>, Vec<String>), MergeError> {
     let mut env = vec![DEFAULT_PATH.to_owned()];
     if !hostname.is_empty() {
         env.push(format!("HOSTNAME={hostname}"));
@@ -126,6 +151,7 @@ fn environment(request: &CreateRequest, image: &ContainerConfig, hostname: &str)
     if request.tty {
         env.push("TERM=xterm".to_owned());
     }
+    let mut asked = Vec::new();
     for entry in image.env.iter().chain(&request.env) {
         let name = entry.split('=').next().unwrap_or_default();
         if name.is_empty() {
@@ -134,15 +160,17 @@ fn environment(request: &CreateRequest, image: &ContainerConfig, hostname: &str)
         if entry.contains('\0') {
             return Err(MergeError::ZeroByte("an environment variable"));
         }
-        let place = env.iter().position(|old| old.split('=').next() == Some(name));
-        match (place, entry.contains('=')) {
-            (Some(index), true) => env[index] = entry.clone(),
-            (Some(index), false) => drop(env.remove(index)),
-            (None, true) => env.push(entry.clone()),
-            (None, false) => {}
+        for env in [&mut env, &mut asked] {
+            let place = env.iter().position(|old| old.split('=').next() == Some(name));
+            match (place, entry.contains('=')) {
+                (Some(index), true) => env[index] = entry.clone(),
+                (Some(index), false) => drop(env.remove(index)),
+                (None, true) => env.push(entry.clone()),
+                (None, false) => {}
+            }
         }
     }
-    Ok(env)
+    Ok((env, asked))
 }
 
 /// Merges health checks field by field; zero and empty inherit, then Docker's defaults apply.
@@ -205,6 +233,7 @@ mod tests {
         let all = merged(CreateRequest::default());
         assert_eq!(all.process.args, ["/entry", "serve"]);
         assert_eq!(all.process.env, ["PATH=/bin", "HOSTNAME=host", "A=image"]);
+        assert_eq!(all.env, ["PATH=/bin", "A=image"], "what inspect shows");
         assert_eq!((all.process.cwd.as_str(), all.process.user.as_str(), all.stop_signal), ("/srv", "web", 3));
     }
 
@@ -248,6 +277,9 @@ mod tests {
         let env = |text: &str| merge(&CreateRequest { env: vec![text.into()], ..Default::default() }, &image(), "");
         assert_eq!(env("=x"), Err(MergeError::Env("=x".into())));
         assert_eq!(env("A=\0"), Err(MergeError::ZeroByte("an environment variable")));
+        for (text, clean) in [("", "/"), ("/a//b/./c/", "/a/b/c"), ("/a/b/../c", "/a/c"), ("/../..", "/")] {
+            assert_eq!(working_dir(text).unwrap(), clean);
+        }
         let request = CreateRequest { working_dir: Some("tmp".into()), ..Default::default() };
         assert_eq!(merge(&request, &image(), ""), Err(MergeError::WorkingDir("tmp".into())));
     }

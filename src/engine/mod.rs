@@ -1,6 +1,7 @@
 //! Use cases: containers, images, volumes, networks, exec, logs, build steps. Prints nothing; both doors (`cli`,
 //! later `api`) and both workloads (`build`, `compose`) come through here.
 
+mod boot;
 mod build;
 mod build_run;
 mod commit;

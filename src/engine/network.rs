@@ -22,18 +22,21 @@ impl Engine {
             NetworkMode::Default => Mode::Network(network::DEFAULT_NETWORK.to_owned()),
             NetworkMode::Named(name) => Mode::Network(name.clone()),
         };
+        let default_address = Some(self.settings.publish.address).filter(|address| !address.is_unspecified());
         let mut ports: Vec<PortRequest> = request
             .publish
             .iter()
             .map(|port| PortRequest {
-                address: port.address.or(Some(self.settings.publish.address).filter(|a| !a.is_unspecified())),
+                address: port.address.or(default_address),
                 host_port: port.host_port,
+                host_last: port.host_last,
                 container_port: port.container_port,
                 protocol: port.protocol,
             })
             .collect();
         if request.publish_all {
-            ports.extend(record.exposed.iter().filter_map(|text| exposed(text, &ports)).collect::<Vec<_>>());
+            let free = record.exposed.iter().filter_map(|text| exposed(text, &ports, default_address));
+            ports.extend(free.collect::<Vec<_>>());
         }
         let endpoint =
             EndpointRequest { id: record.id.clone(), mode, ports, dns_servers: self.resolver(record).servers };
@@ -98,7 +101,7 @@ impl Engine {
 }
 
 /// Reads an exposed port (`80/tcp`) as one to publish on a port the kernel chooses, unless it is published already.
-fn exposed(text: &str, published: &[PortRequest]) -> Option<PortRequest> {
+fn exposed(text: &str, published: &[PortRequest], address: Option<IpAddr>) -> Option<PortRequest> {
     let (port, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let protocol = match protocol {
         "tcp" => network::Protocol::Tcp,
@@ -107,7 +110,7 @@ fn exposed(text: &str, published: &[PortRequest]) -> Option<PortRequest> {
     };
     let container_port = port.parse().ok()?;
     let known = published.iter().any(|p| p.container_port == container_port && p.protocol == protocol);
-    (!known).then_some(PortRequest { address: None, host_port: 0, container_port, protocol })
+    (!known).then_some(PortRequest { address, host_port: 0, host_last: 0, container_port, protocol })
 }
 
 /// Turns what the network gave into the record's view and the shim's handles.

@@ -31,6 +31,9 @@ pub struct ContainerRecord {
     pub image: Option<ImageUse>,
     /// The first process, image and request merged.
     pub process: Process,
+    /// Its environment without what every container has, as `inspect` shows it.
+    #[serde(default)]
+    pub env: Vec<String>,
     /// Entrypoint in force.
     pub entrypoint: Vec<String>,
     /// Command in force.

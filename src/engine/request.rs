@@ -167,6 +167,9 @@ pub struct PublishRequest {
     pub address: Option<IpAddr>,
     /// Port on the host; 0 lets us choose.
     pub host_port: u16,
+    /// Last port on the host when any free one from `host_port` on will do (`-p 8000-8010:80`); 0 without a range.
+    #[serde(default)]
+    pub host_last: u16,
     /// Port inside.
     pub container_port: u16,
     /// `tcp` or `udp`.

@@ -1,5 +1,6 @@
 //! Starting a container: from its record to a running shim.
 
+use super::containers::STARTED;
 use super::network::taken;
 use super::record::{Container, ContainerRecord, SeccompChoice};
 use super::request::NetworkMode;
@@ -99,7 +100,10 @@ impl Engine {
         let id = record.id.clone();
         record.process.tty_size = tty_size;
         let mut undo = Undo::new();
-        undo.push(|| drop(self.release(&id)));
+        undo.push(|| {
+            let _ = self.release(&id);
+            let _ = std::fs::remove_file(self.paths.container(&id).join(STARTED));
+        });
         let place = self.plan_network(&record)?;
         self.write_own_files(&record, place.as_ref())?;
         let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
@@ -286,7 +290,7 @@ impl Engine {
     fn write_own_files(&self, record: &ContainerRecord, place: Option<&EndpointPlan>) -> Result<(), EngineError> {
         let dir = self.paths.container(&record.id);
         let (hosts, resolv) = self.name_files(record, place)?;
-        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))]
+        for (name, text) in [(STARTED, hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))]
         {
             let path = dir.join(name);
             // In place: an earlier start's mount of it stays true.

@@ -169,5 +169,10 @@ pub(super) fn groups(id: &ContainerId) -> CgroupPlan {
         controllers: mount.controllers,
         writes: Vec::new(),
     };
-    CgroupPlan { unified, path: format!("bulkhead/{id}"), groups: mounts.into_iter().map(group).collect() }
+    CgroupPlan {
+        unified,
+        path: format!("bulkhead/{id}"),
+        groups: mounts.into_iter().map(group).collect(),
+        devices: None,
+    }
 }

@@ -57,6 +57,8 @@ pub struct PortRequest {
     pub address: Option<IpAddr>,
     /// Port of the host; 0 lets the kernel choose.
     pub host_port: u16,
+    /// Last port of a range of which any free one will do; 0 without a range.
+    pub host_last: u16,
     /// Port inside.
     pub container_port: u16,
     /// Transport protocol.
@@ -164,8 +166,10 @@ pub fn plan(request: &EndpointRequest, paths: &Paths) -> Result<EndpointPlan, Ne
         Mode::Host => return bare_plan(request, Bare::Host),
         Mode::Network(name) => name,
     };
-    // Ports first: they go back by themselves when anything fails.
-    let listeners = request.ports.iter().map(|port| Listener::open(paths, port)).collect::<Result<Vec<_>, _>>()?;
+    // Ports first: they go back by themselves when anything fails. Those that may be any port take what others leave.
+    let mut ports: Vec<&PortRequest> = request.ports.iter().collect();
+    ports.sort_by_key(|port| (port.host_port == 0, port.host_last != 0));
+    let listeners = ports.into_iter().map(|port| Listener::open(paths, port)).collect::<Result<Vec<_>, _>>()?;
     let _lock = lock(paths)?;
     let network = standing_network(name, paths, &mut warnings)?;
     let address = network.subnet.map(|subnet| ipam::reserve(paths, name, subnet, &request.id)).transpose()?;

@@ -84,6 +84,18 @@ pub enum NetworkError {
         /// Transport protocol.
         protocol: Protocol,
     },
+    /// No port of a range is free.
+    #[error("publish {address}:{first}-{last}/{protocol}: all ports of the range are already allocated")]
+    RangeInUse {
+        /// Address of the host.
+        address: IpAddr,
+        /// First port of the range.
+        first: u16,
+        /// Last port of the range.
+        last: u16,
+        /// Transport protocol.
+        protocol: Protocol,
+    },
     /// The port cannot be listened on.
     #[error("publish {address}:{port}/{protocol}")]
     Listen {

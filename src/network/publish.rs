@@ -32,12 +32,31 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Reserves a port.
+    /// Reserves a port; of a range the first that is free.
     ///
     /// # Errors
-    /// When a container or process has it, or the address is none of this host.
+    /// When containers or processes have it, or all of the range, or the address is none of this host.
     pub(super) fn open(paths: &Paths, request: &PortRequest) -> Result<Self, NetworkError> {
-        let PortRequest { address, host_port, container_port, protocol } = *request;
+        for host_port in request.host_port..request.host_last {
+            match Self::open_one(paths, &PortRequest { host_port, ..*request }) {
+                Err(NetworkError::PortTaken { .. } | NetworkError::PortInUse { .. }) => {}
+                other => return other,
+            }
+        }
+        if request.host_last == 0 {
+            return Self::open_one(paths, request);
+        }
+        let last = Self::open_one(paths, &PortRequest { host_port: request.host_last, ..*request });
+        last.map_err(|error| match error {
+            NetworkError::PortTaken { address, protocol, .. } | NetworkError::PortInUse { address, protocol, .. } => {
+                NetworkError::RangeInUse { address, first: request.host_port, last: request.host_last, protocol }
+            }
+            other => other,
+        })
+    }
+
+    fn open_one(paths: &Paths, request: &PortRequest) -> Result<Self, NetworkError> {
+        let PortRequest { address, host_port, container_port, protocol, .. } = *request;
         let wanted = address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let attempt = match address {
             None => match listen(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), host_port), protocol, false) {

@@ -200,6 +200,24 @@ impl Platform {
         Self { architecture: architecture.to_owned(), os: "linux".to_owned(), ..Self::default() }
     }
 
+    /// Reads `os/architecture[/variant]` or an architecture alone; `None` when it is neither.
+    pub fn parse(text: &str) -> Option<Self> {
+        let parts: Vec<String> = text.to_ascii_lowercase().split('/').map(str::to_owned).collect();
+        if parts.iter().any(String::is_empty) {
+            return None;
+        }
+        match <[String; 1]>::try_from(parts) {
+            Ok([one]) if one == "linux" => Some(Self::host()),
+            Ok([architecture]) => Some(Self { architecture, os: "linux".to_owned(), ..Self::default() }),
+            Err(mut parts) if parts.len() <= 3 => {
+                let variant = if parts.len() == 3 { parts.remove(2) } else { String::new() };
+                let architecture = parts.remove(1);
+                Some(Self { architecture, os: parts.remove(0), variant, extra: Map::new() })
+            }
+            Err(_) => None,
+        }
+    }
+
     /// Tells whether images for `self` run on `host`; an image that does not say is taken to.
     pub fn runs_on(&self, host: &Self) -> bool {
         (self.architecture.is_empty() || self.architecture == host.architecture)
@@ -230,6 +248,18 @@ impl ImageConfig {
 mod tests {
     use super::*;
     use crate::oci::to_go_json;
+
+    #[test]
+    fn platforms_are_read_in_all_forms() {
+        let read = |text: &str| Platform::parse(text).map(|platform| platform.to_string());
+        assert_eq!(read("linux/arm64/v8").as_deref(), Some("linux/arm64/v8"));
+        assert_eq!(read("Linux/AMD64").as_deref(), Some("linux/amd64"));
+        assert_eq!(read("arm64").as_deref(), Some("linux/arm64"));
+        assert_eq!(Platform::parse("linux"), Some(Platform::host()));
+        for bad in ["", "/", "linux/", "a/b/c/d"] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
 
     /// Written by Docker 20.10 for `FROM busybox; ENV A=b; CMD`, shortened.
     const DOCKER: &str = r#"{"architecture":"amd64","config":{"Hostname":"","Env":["PATH=/bin","A=\u003cb\u003e"],"Cmd":["sh"],"OnBuild":null},"container":"ab","created":"2026-11-20T10:00:00.123456789Z","docker_version":"20.10.24","history":[{"created":"2026-11-20T10:00:00Z","created_by":"/bin/sh -c true \u0026\u0026 false"},{"created":"2026-11-20T10:00:00Z","created_by":"/bin/sh -c #(nop)  CMD [\"sh\"]","empty_layer":true}],"os":"linux","rootfs":{"type":"layers","diff_ids":["sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"]}}"#;

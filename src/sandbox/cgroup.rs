@@ -1,7 +1,9 @@
 //! Control groups of a running container: made, joined, frozen, emptied, removed.
 
 use super::cgroup_plan::CgroupPlan;
-use super::error::{Context, LaunchError};
+use super::device_rules::{DeviceRule, assemble};
+use super::error::{Context, LaunchError, reason};
+use crate::sys::bpf::{attach_device_program, load_device_program};
 use crate::sys::process::pidfd_kill;
 use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use rustix::io::Errno;
@@ -37,6 +39,9 @@ struct Made {
 const PAYLOAD: &str = "payload";
 const KEEPER: &str = "keeper";
 
+/// How rules for devices are told of.
+pub(super) const DEVICES: &str = "devices";
+
 impl Cgroups {
     /// Makes the groups of a plan and writes the limits; `owner` is the host id that may move processes inside.
     pub(super) fn create(plan: &CgroupPlan, owner: u32) -> Result<Self, LaunchError> {
@@ -60,16 +65,33 @@ impl Cgroups {
             if self.unified {
                 delegate(&top, owner, &group.controllers)?;
             }
+            if let Some(rules) = &plan.devices {
+                self.keep_devices(&top, rules);
+            }
             for (file, value) in &group.writes {
                 match put(&dir.join(file), value) {
                     Err(Errno::NOENT) if file.contains("swap") || file.contains("memsw") => {
                         self.missing.push(format!("{file} (the kernel counts no swap)"));
                     }
+                    Err(Errno::NOENT) if self.unified => return Err(not_handed_down(&group.mount, file)),
                     other => other.at(|| format!("write {value} to {}", dir.join(file).display()))?,
                 }
             }
         }
         Ok(())
+    }
+
+    /// Attaches the program that keeps device rules (version 2); nodes are ours alone and making others is refused by
+    /// other walls too, so a kernel without such programs costs the access letters and is told of.
+    fn keep_devices(&mut self, top: &Path, rules: &[DeviceRule]) {
+        let attach = || {
+            let program = load_device_program(&assemble(rules))?;
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            attach_device_program(rustix::fs::open(top, flags, Mode::empty())?.as_fd(), program.as_fd())
+        };
+        if let Err(errno) = attach() {
+            self.missing.push(format!("{DEVICES} (the kernel takes no program for them: {})", reason(errno)));
+        }
     }
 
     /// Opens what a process writes `0` to in order to join (version 1).
@@ -217,6 +239,17 @@ pub fn sweep(plan: &CgroupPlan) -> Result<(), LaunchError> {
     groups.kill_all()?;
     groups.remove();
     Ok(())
+}
+
+/// Says why a limit has no file although its controller exists: no group above may have processes when it hands
+/// controllers down, unless it is the machine's topmost (*cgroup-v2* "No Internal Process Constraint").
+fn not_handed_down(mount: &Path, file: &str) -> LaunchError {
+    let controller = file.split('.').next().unwrap_or(file);
+    LaunchError::refused(format!(
+        "limit {file}: the control groups below {place} have no {controller} controller, because {place} has processes of its \
+         own; move those into a group below it, for instance `mkdir {place}/leaf; for p in $(cat {place}/cgroup.procs); do echo $p > {place}/leaf/cgroup.procs; done`",
+        place = mount.display()
+    ))
 }
 
 fn pause() {

@@ -1,6 +1,7 @@
 //! Which control groups are made and what is written into them.
 
 use super::bundle::{Bundle, Limits};
+use super::device_rules::{DeviceRule, rules};
 use super::plan::PlanError;
 use crate::security::Level;
 use crate::security::features::{CgroupLayout, CgroupMount};
@@ -16,6 +17,8 @@ pub struct CgroupPlan {
     pub path: String,
     /// One group in each hierarchy used.
     pub groups: Vec<Group>,
+    /// Devices allowed where a program keeps them (unified hierarchy); `None` allows all. Version 1 has them in its writes.
+    pub devices: Option<Vec<DeviceRule>>,
 }
 
 /// One group.
@@ -32,20 +35,6 @@ pub struct Group {
 /// Controllers joined wherever they are mounted; cpuset costs more and is joined when asked for.
 const JOINED: [&str; 7] = ["pids", "memory", "cpu", "cpuacct", "devices", "freezer", "blkio"];
 
-/// Device numbers every container may open: null, zero, full, random, urandom, tty, ptmx and terminals.
-const DEVICES: [&str; 10] = [
-    "c *:* m",
-    "b *:* m",
-    "c 1:3 rwm",
-    "c 1:5 rwm",
-    "c 1:7 rwm",
-    "c 1:8 rwm",
-    "c 1:9 rwm",
-    "c 5:0 rwm",
-    "c 5:2 rwm",
-    "c 136:* rwm",
-];
-
 pub(super) fn plan_cgroup(bundle: &Bundle, layout: &CgroupLayout) -> Result<CgroupPlan, PlanError> {
     let path = &bundle.cgroup.path;
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
@@ -55,11 +44,12 @@ pub(super) fn plan_cgroup(bundle: &Bundle, layout: &CgroupLayout) -> Result<Cgro
     let limits = &bundle.cgroup.limits;
     let unified = is_unified(layout);
     require(limits, layout)?;
-    let mut plan = CgroupPlan { unified, path: path.clone(), groups: Vec::new() };
+    let mut plan = CgroupPlan { unified, path: path.clone(), ..CgroupPlan::default() };
     if unified {
         if let Some(CgroupMount { path, controllers }) = &layout.v2 {
             let writes = writes_v2(limits)?;
             plan.groups.push(Group { mount: path.clone(), controllers: controllers.clone(), writes });
+            plan.devices = (bundle.hardening.level != Level::Privileged).then(|| rules(&bundle.devices));
         }
         return Ok(plan);
     }
@@ -152,8 +142,7 @@ fn writes_v1(controller: &str, limits: &Limits, bundle: &Bundle) -> Result<Vec<(
         }
         "devices" if bundle.hardening.level != Level::Privileged => {
             writes.push(write("devices.deny", "a"));
-            writes.extend(DEVICES.iter().map(|rule| write("devices.allow", rule)));
-            writes.extend(bundle.devices.iter().map(|device| write("devices.allow", device.rule())));
+            writes.extend(rules(&bundle.devices).iter().map(|rule| write("devices.allow", rule)));
         }
         _ => {}
     }
@@ -192,6 +181,9 @@ impl fmt::Display for CgroupPlan {
             writeln!(f, "group {}/{}", group.mount.display(), self.path)?;
             for (file, value) in &group.writes {
                 writeln!(f, "  {file} = {value}")?;
+            }
+            for rule in self.devices.iter().flatten() {
+                writeln!(f, "  device program: {rule}")?;
             }
         }
         Ok(())

@@ -113,13 +113,17 @@ fn make_node(
     rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// Makes one device node and returns a detached mount of just it; runs with the host's rights.
-pub(super) fn node(device: &Device, base: u32) -> Result<OwnedFd, Errno> {
+/// Makes one device node and returns a detached mount of just it; runs with the host's rights. Before Linux 6.15 its home
+/// has to be attached, at `place`, to be cloned from.
+pub(super) fn node(device: &Device, base: u32, place: Option<&Path>) -> Result<OwnedFd, Errno> {
     let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_string(context.as_fd(), "size", "4k")?;
     fsconfig_create(context.as_fd())?;
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let home = fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?;
+    if let Some(place) = place {
+        super::tree::attach_at(home.as_fd(), place)?;
+    }
     let mask = rustix::process::umask(Mode::empty());
     let made = make_node(home.as_fd(), "node", device, base);
     rustix::process::umask(mask);

@@ -384,6 +384,8 @@ fn enforced(bundle: &Bundle, plan: &LaunchPlan, host: &HostFeatures, missing: &[
         let absent = missing.iter().find(|text| text.starts_with(file.as_str()));
         absent.map_or_else(|| format!("{file}={value}"), |text| format!("missing: {text}"))
     });
+    let unkept = missing.iter().filter(|text| text.starts_with(super::cgroup::DEVICES));
+    let limits = limits.chain(unkept.map(|text| format!("missing: {text}")));
     // The views inside have what the host's have.
     let covered = |step: &&Step| matches!(step, Step::Mask(path) | Step::Readonly(path) if Path::new(path).exists());
     let launched = Launched {

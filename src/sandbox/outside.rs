@@ -1,17 +1,17 @@
 //! What the shim makes with the host's rights and hands over as detached mounts: the root, `/dev`, clones of host paths.
 
-use super::bundle::{Bundle, Process, Root};
+use super::bundle::{Bundle, Device, Process, Root};
 use super::devices::{dev, node};
 use super::error::{Context, LaunchError, reason};
+use super::overlay::Overlay;
 use super::plan::{CloneIds, LaunchPlan, Outside};
 use super::user::IDS;
 use crate::security::Level;
 use crate::sys::credentials::with_file_ids;
 use crate::sys::mount::{NODEV, RDONLY, clone_mapped, set_attributes};
 use crate::sys::process::{Child, CloneFlags, clone_process, pidfd_kill, wait_exit};
-use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::*;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -24,11 +24,10 @@ pub(super) fn make(
     userns: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<OwnedFd>, LaunchError> {
     let base = plan.user.base();
-    let mut store = None;
     let mut made = Vec::with_capacity(plan.outside.len());
     for item in &plan.outside {
         made.push(match item {
-            Outside::Root => root(&bundle.root, base, userns, &mut store)?,
+            Outside::Root => root(&bundle.root, base, userns, plan.detached)?,
             Outside::Dev => {
                 let all = bundle.hardening.level == Level::Privileged;
                 with_file_ids(base, base, || Ok(dev(all)))
@@ -38,7 +37,7 @@ pub(super) fn make(
             Outside::HostQueues => {
                 super::tree::new_mount("mqueue", &[], super::tree::QUIET).at(|| "show the host's message queues")?
             }
-            Outside::Node(device) => node(device, base).at(|| format!("make device {}", device.target))?,
+            Outside::Node(device) => device_node(device, base, plan.detached)?,
             Outside::Clone { path, recursive, ids, readonly, view } => {
                 // Mounts of the host below /sys and /proc keep their own flags.
                 let attributes = if *view { 0 } else { NODEV } | if *readonly { RDONLY } else { 0 };
@@ -57,99 +56,42 @@ pub(super) fn make(
             }
         });
     }
-    if plan.sealed {
-        seal(bundle, plan, &mut made)?;
-    }
     Ok(made)
 }
 
-/// Makes the root again from all its layers with nothing writable on top: the kernel refuses to make such a file system
-/// writable (`EROFS`), so that not even `CAP_SYS_ADMIN` of the host's user namespace takes read-only back. Until then the
-/// writable layer is there, because the places of mounts must be made.
-fn seal(bundle: &Bundle, plan: &LaunchPlan, made: &mut [OwnedFd]) -> Result<(), LaunchError> {
-    let (Root::Overlay { store, lowers, upper, .. }, [first, ..]) = (&bundle.root, &mut *made) else { return Ok(()) };
-    let writable = first.try_clone().at(|| "keep the root")?;
-    super::tree::Tree::new(plan, writable, Path::new("/"), made).places()?;
-    let layers: Vec<OwnedFd> = std::iter::once(upper)
-        .chain(lowers)
-        .map(|path| {
-            rustix::fs::open(store.join(path), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-        })
-        .collect::<Result<_, _>>()
-        .at(|| format!("open the layers below {}", store.display()))?;
-    // The writable one goes first: a directory is the top of one overlay at a time.
-    let [first, ..] = made else { return Ok(()) };
-    *first = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(|| "open the host's root")?;
-    *first = overlay(&layers, None, false).at(|| "make the read-only root")?;
-    Ok(())
+/// Makes a device node alone on a mount of its own.
+fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, LaunchError> {
+    let what = || format!("make device {}", device.target);
+    if detached {
+        return node(device, base, None).at(what);
+    }
+    super::overlay::workshop(&[], |place| node(device, base, Some(place)).at(what))
 }
 
 fn c_path(path: &Path) -> Result<CString, LaunchError> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| LaunchError::refused(format!("path {path:?} has a NUL byte")))
 }
 
-fn root(
-    root: &Root,
-    base: u32,
-    userns: Option<BorrowedFd<'_>>,
-    store_mount: &mut Option<OwnedFd>,
-) -> Result<OwnedFd, LaunchError> {
+fn root(root: &Root, base: u32, userns: Option<BorrowedFd<'_>>, detached: bool) -> Result<OwnedFd, LaunchError> {
     match root {
         Root::Directory(path) => clone_path(path, false, NODEV, userns),
-        Root::Overlay { store, lowers, upper, work, volatile } => {
-            let clone = match userns {
-                Some(_) => clone_path(store, false, 0, userns)?,
-                None => rustix::fs::open(store, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                    .at(|| format!("open {}", store.display()))?,
-            };
-            // Kept until the overlay exists: an earlier close dissolves the clone under its layers.
-            let clone = store_mount.insert(clone);
-            let layer = |path: &Path| {
-                crate::sys::open::open_no_links(clone.as_fd(), path, OFlags::PATH | OFlags::DIRECTORY)
-                    .at(|| format!("open the layer {}", store.join(path).display()))
-            };
-            let lowers = lowers.iter().map(|path| layer(path)).collect::<Result<Vec<_>, _>>()?;
-            let (upper, work) = (layer(upper)?, layer(work)?);
-            let mount = with_file_ids(base, base, || overlay(&lowers, Some((&upper, &work)), *volatile))
-                .at(|| format!("mount the overlay of {} layers below {}", lowers.len(), store.display()))?;
-            let flags = rustix::fs::fstatvfs(&mount).at(|| "look at the overlay")?.f_flag;
-            if flags.contains(rustix::fs::StatVfsMountFlags::RDONLY) {
-                return Err(LaunchError::refused(
-                    "mount the overlay: the kernel made it read-only (its log, dmesg, says why)",
-                ));
-            }
-            Ok(mount)
-        }
+        Root::Overlay { store, lowers, upper, work, volatile } => super::overlay::make(
+            &Overlay {
+                store,
+                lowers,
+                upper: Some((upper, work)),
+                volatile: *volatile,
+                userns,
+                owner: base,
+                attributes: NODEV,
+            },
+            detached,
+        ),
     }
-}
-
-/// Makes an overlay of layers, top-most first, with a writable upper and a work directory where `top` gives them. Runs
-/// with the ids of the container's root, which overlay keeps for its own files.
-fn overlay(lowers: &[OwnedFd], top: Option<(&OwnedFd, &OwnedFd)>, volatile: bool) -> Result<OwnedFd, Errno> {
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", "overlay")?;
-    for lower in lowers {
-        fsconfig_set_fd(context.as_fd(), "lowerdir+", lower.as_fd())?;
-    }
-    if let Some((upper, work)) = top {
-        // Left by the last run of a volatile overlay; the kernel refuses the upper directory while it is there.
-        if rustix::fs::unlinkat(work, c"work/incompat/volatile/dirty", AtFlags::empty()).is_ok() {
-            for mark in [c"work/incompat/volatile", c"work/incompat"] {
-                rustix::fs::unlinkat(work, mark, AtFlags::REMOVEDIR)?;
-            }
-        }
-        fsconfig_set_fd(context.as_fd(), "upperdir", upper.as_fd())?;
-        fsconfig_set_fd(context.as_fd(), "workdir", work.as_fd())?;
-    }
-    if volatile {
-        fsconfig_set_flag(context.as_fd(), "volatile")?;
-    }
-    fsconfig_create(context.as_fd())?;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
 }
 
 /// Clones a host path as a detached mount.
-fn clone_path(
+pub(super) fn clone_path(
     path: &Path,
     recursive: bool,
     attributes: u64,

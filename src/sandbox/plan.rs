@@ -18,9 +18,9 @@ pub struct LaunchPlan {
     /// Whether the root and binds are attached in a mount namespace of the host's user namespace first, so that a
     /// container with `CAP_SYS_ADMIN` can neither remount nor unmount them.
     pub locked: bool,
-    /// Whether the root is made without a writable layer once all places for mounts are there: a read-only root whose
-    /// container keeps `CAP_SYS_ADMIN` in the host's user namespace, where no lock on a mount holds.
-    pub sealed: bool,
+    /// Whether the kernel takes detached mounts as overlay layers and clones from them; otherwise they are attached in a
+    /// mount namespace of a helper first.
+    pub detached: bool,
     /// What the shim makes outside, in the order of the descriptors handed to the mounter.
     pub outside: Vec<Outside>,
     /// What the mounter does before the first process exists.
@@ -287,13 +287,9 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
         early.push(Step::WorkingDir(bundle.process.cwd.clone()));
     }
     early.extend(sysctls(bundle)?);
-    let sys_admin = bundle.hardening.capabilities.0 & CAP_SYS_ADMIN != 0;
     Ok(LaunchPlan {
-        locked: sys_admin && user != UserPlan::Host,
-        sealed: sys_admin
-            && user == UserPlan::Host
-            && bundle.root_readonly
-            && matches!(bundle.root, Root::Overlay { .. }),
+        locked: bundle.hardening.capabilities.0 & CAP_SYS_ADMIN != 0 && user != UserPlan::Host,
+        detached: host.detached_layers,
         late: late_steps(bundle, privileged),
         cgroup: plan_cgroup(bundle, &host.cgroups)?,
         user,
@@ -535,8 +531,8 @@ impl fmt::Display for LaunchPlan {
         if self.locked {
             writeln!(f, "attach the root and binds with the host's rights first")?;
         }
-        if self.sealed {
-            writeln!(f, "make the root again without a writable layer")?;
+        if !self.detached {
+            writeln!(f, "make mounts in a namespace of a helper")?;
         }
         for (index, item) in self.outside.iter().enumerate() {
             writeln!(f, "outside {index}: {item}")?;

@@ -14,7 +14,7 @@ pub struct Account {
     pub uid: u32,
     /// Group id.
     pub gid: u32,
-    /// Supplementary groups.
+    /// Supplementary groups, its own among them, in order.
     pub groups: Vec<u32>,
     /// Home directory, `/` when the user has no entry.
     pub home: String,
@@ -97,6 +97,9 @@ fn from_texts(
     for name in further {
         account.groups.push(group_id(name, group)?);
     }
+    // The group itself is among them, as a login has it: without, the process could leave it and with it what the group
+    // is denied (CVE-2022-36109).
+    account.groups.push(account.gid);
     account.groups.sort_unstable();
     account.groups.dedup();
     Ok(account)
@@ -153,15 +156,15 @@ mod tests {
 
     #[test]
     fn every_form_of_the_image_specification() {
-        check("", &[], Ok((0, 0, &[4], "/root")));
-        check("app", &[], Ok((1000, 1001, &[4, 10], "/home/app")));
-        check("1000", &[], Ok((1000, 1001, &[4, 10], "/home/app")));
-        check("app:adm", &[], Ok((1000, 4, &[], "/home/app")));
-        check("1000:7", &[], Ok((1000, 7, &[], "/home/app")));
-        check("1234:adm", &[], Ok((1234, 4, &[], "/")));
-        check("app:5", &["wheel", "99"], Ok((1000, 5, &[10, 99], "/home/app")));
-        check("1234", &[], Ok((1234, 0, &[], "/")));
-        check("65535:65535", &[], Ok((65535, 65535, &[], "/")));
+        check("", &[], Ok((0, 0, &[0, 4], "/root")));
+        check("app", &[], Ok((1000, 1001, &[4, 10, 1001], "/home/app")));
+        check("1000", &[], Ok((1000, 1001, &[4, 10, 1001], "/home/app")));
+        check("app:adm", &[], Ok((1000, 4, &[4], "/home/app")));
+        check("1000:7", &[], Ok((1000, 7, &[7], "/home/app")));
+        check("1234:adm", &[], Ok((1234, 4, &[4], "/")));
+        check("app:5", &["wheel", "99"], Ok((1000, 5, &[5, 10, 99], "/home/app")));
+        check("1234", &[], Ok((1234, 0, &[0], "/")));
+        check("65535:65535", &[], Ok((65535, 65535, &[65535], "/")));
     }
 
     #[test]

@@ -1,31 +1,33 @@
 //! Looking at and writing to a stack of layers, without mounting it anywhere.
 
+use super::error::LaunchError;
+use super::overlay::{Overlay, make};
+use crate::sys::mount::{NODEV, NOSUID, RDONLY, detached_layers};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen,
-};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// Opens the merged tree of layers (relative to `store`, top-most first) for reading below the descriptor.
 ///
-/// The overlay is never attached to a mount namespace: it is gone when the descriptor is closed. Ids are those on disk.
+/// The overlay is attached to no mount namespace: it is gone when the descriptor is closed. Ids are those on disk.
 ///
 /// # Errors
 /// When a layer is missing or the kernel has no overlay.
 pub fn view(store: &Path, lowers: &[PathBuf]) -> Result<OwnedFd, Errno> {
     if let [only] = lowers {
-        return rustix::fs::open(store.join(only), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        return open(&store.join(only));
     }
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for lower in lowers {
-        fsconfig_set_string(context.as_fd(), "lowerdir+", store.join(lower))?;
-    }
-    fsconfig_create(context.as_fd())?;
-    let attributes =
-        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    let overlay = Overlay {
+        store,
+        lowers,
+        upper: None,
+        volatile: false,
+        userns: None,
+        owner: 0,
+        attributes: RDONLY | NODEV | NOSUID,
+    };
+    make(&overlay, detached_layers()).map_err(number)
 }
 
 /// Opens the merged tree of layers with a writable one on top, all relative to `store`.
@@ -37,18 +39,19 @@ pub fn view(store: &Path, lowers: &[PathBuf]) -> Result<OwnedFd, Errno> {
 /// When a directory is missing or the kernel has no overlay.
 pub fn writable_view(store: &Path, lowers: &[PathBuf], upper: &Path, work: &Path) -> Result<OwnedFd, Errno> {
     if lowers.is_empty() {
-        return rustix::fs::open(store.join(upper), OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        return open(&store.join(upper));
     }
-    let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    for lower in lowers {
-        fsconfig_set_string(context.as_fd(), "lowerdir+", store.join(lower))?;
-    }
-    fsconfig_set_string(context.as_fd(), "upperdir", store.join(upper))?;
-    fsconfig_set_string(context.as_fd(), "workdir", store.join(work))?;
-    fsconfig_set_flag(context.as_fd(), "volatile")?;
-    fsconfig_create(context.as_fd())?;
-    let attributes = MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID;
-    fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)
+    let upper = Some((upper, work));
+    let overlay = Overlay { store, lowers, upper, volatile: true, userns: None, owner: 0, attributes: NODEV | NOSUID };
+    make(&overlay, detached_layers()).map_err(number)
+}
+
+fn open(directory: &Path) -> Result<OwnedFd, Errno> {
+    rustix::fs::open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+}
+
+fn number(error: LaunchError) -> Errno {
+    Errno::from_raw_os_error(if error.errno == 0 { libc::EIO } else { error.errno })
 }
 
 #[cfg(test)]

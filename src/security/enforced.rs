@@ -163,6 +163,7 @@ mod tests {
             time_namespace: true,
             cgroup_namespace: true,
             overlay: true,
+            detached_layers: true,
             cgroups: CgroupLayout::default(),
         }
     }

@@ -22,8 +22,10 @@ pub struct HostFeatures {
     pub time_namespace: bool,
     /// Control group namespaces (4.6).
     pub cgroup_namespace: bool,
-    /// Whether the overlay file system is registered; a module that is not loaded yet is not.
+    /// Whether the kernel has the overlay file system; a module is loaded for the answer, as mounting it would.
     pub overlay: bool,
+    /// Whether overlay takes layers of detached mounts (6.15).
+    pub detached_layers: bool,
     /// Control groups.
     pub cgroups: CgroupLayout,
 }
@@ -88,7 +90,9 @@ impl HostFeatures {
                 .then(|| read("/proc/sys/user/max_user_namespaces").trim().parse().unwrap_or(0)),
             time_namespace: exists("/proc/self/ns/time"),
             cgroup_namespace: exists("/proc/self/ns/cgroup"),
-            overlay: read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay"),
+            overlay: read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
+                || sys::mount::has_file_system("overlay"),
+            detached_layers: sys::mount::detached_layers(),
             cgroups: parse_cgroups(&mounts, controllers),
         }
     }
@@ -202,7 +206,7 @@ pub struct FeatureLine {
 
 /// Tells each layer's state on a host, in a fixed order.
 pub fn report(features: &HostFeatures) -> Vec<FeatureLine> {
-    use FeatureState::{Absent, Active, Degraded};
+    use FeatureState::{Absent, Active};
     let line = |name, state, detail: &str| FeatureLine { name, state, detail: detail.to_owned() };
     let switch = |name, present: bool, good: &str, bad: &str| {
         if present { line(name, Active, good) } else { line(name, Absent, bad) }
@@ -225,12 +229,12 @@ pub fn report(features: &HostFeatures) -> Vec<FeatureLine> {
         landlock_line(features.landlock_abi),
         switch("cgroup namespace", features.cgroup_namespace, "own view of control groups", "needs Linux 4.6"),
         switch("time namespace", features.time_namespace, "own clocks", "needs CONFIG_TIME_NS and Linux 5.6"),
-        switch("overlay", features.overlay, "registered", "needs CONFIG_OVERLAY_FS; as a module, `modprobe overlay`"),
+        switch("overlay", features.overlay, "registered", "needs CONFIG_OVERLAY_FS, or its module"),
         cgroup_line(&features.cgroups),
-        if features.kernel >= (6, 15) {
+        if features.detached_layers {
             line("mount descriptors", Active, "detached overlay layers, open_tree_attr")
         } else {
-            line("mount descriptors", Degraded, "layers are attached in a private namespace first before Linux 6.15")
+            line("mount descriptors", Active, "by way of a mount namespace of a helper (detached layers: Linux 6.15)")
         },
     ]
 }
@@ -285,6 +289,7 @@ broken line
             time_namespace: true,
             cgroup_namespace: true,
             overlay: true,
+            detached_layers: true,
             cgroups: parse_cgroups(HYBRID, |_| "hugetlb".to_owned()),
         }
     }
@@ -333,6 +338,7 @@ broken line
             user_namespaces: None,
             time_namespace: false,
             overlay: false,
+            detached_layers: false,
             cgroups: CgroupLayout::default(),
             ..host()
         };
@@ -347,7 +353,7 @@ broken line
         ] {
             assert!(bad.contains(needed), "{needed} in {bad}");
         }
-        assert_eq!(bad.matches(": active").count(), 1, "{bad}");
+        assert_eq!(bad.matches(": active").count(), 2, "{bad}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ impl<J: Jail> Supervisor<J> {
                 if let Some(caller) = self.caller(number) {
                     caller.stops = true;
                 }
+                self.state.stopped_by_user = true;
                 self.begin_stop(signal, timeout);
                 return None;
             }

@@ -37,7 +37,6 @@ impl<J: Jail> Supervisor<J> {
         let seconds = timeout.unwrap_or(self.plan.stop_timeout);
         let deadline =
             u64::try_from(seconds).ok().map(|seconds| Instant::now() + Duration::from_secs(seconds.min(1 << 30)));
-        self.state.stopped_by_user = true;
         if let Some(stop) = &mut self.stop {
             stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
             return;

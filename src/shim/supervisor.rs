@@ -327,7 +327,8 @@ impl<J: Jail> Supervisor<J> {
 
     fn take_signal(&mut self) {
         while let Ok(Some(info)) = self.signals.read_signal() {
-            // At the host's shutdown everything gets TERM: the container is stopped in good order then.
+            // At the host's shutdown everything gets TERM: the container is stopped in good order then, and comes back
+            // at the next boot if its policy says so.
             if info.ssi_signo == Signal::SIGTERM as u32 && self.stop.is_none() {
                 self.begin_stop(None, None);
             }

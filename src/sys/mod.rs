@@ -2,6 +2,7 @@
 //!
 //! Knows no noun of ours. Each file is one family of calls and allows `unsafe_code` for itself.
 
+pub mod bpf;
 pub mod credentials;
 pub mod fork;
 mod landlock;

@@ -1,6 +1,6 @@
 //! `create start stop kill restart rm ps wait inspect attach`: the life of a container as the command line shows it.
 
-use crate::support::{World, requires, wait_for};
+use crate::support::{World, host, requires, wait_for};
 use std::time::Instant;
 
 #[test]
@@ -208,6 +208,40 @@ fn restart_policies_are_obeyed() {
     wait_for("a restart", 30, || (world.ok(&["logs", "always"]).matches("go").count() >= 2).then_some(()));
     world.ok(&["stop", "-t", "0", "always"]);
     assert_eq!(world.inspect("always", "{{.State.Status}}"), "exited", "a stopped container stays stopped");
+}
+
+#[test]
+fn unless_stopped_goes_on_until_it_is_stopped_by_hand() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let script = "echo go; test -f /second && exec sleep 600; touch /second; exit 3";
+    let start = ["run", "-d", "--network", "none", "--name", "again", "--restart", "unless-stopped", image];
+    world.ok(&[&start[..], &["sh", "-c", script]].concat());
+    wait_for("the second start", 30, || (world.ok(&["logs", "again"]).matches("go").count() == 2).then_some(()));
+    world.wait_status("again", "running");
+    world.ok(&["kill", "again"]);
+    world.wait_status("again", "exited");
+    assert_eq!(world.ok(&["logs", "again"]).matches("go").count(), 2, "killed by hand, it stays down");
+}
+
+#[test]
+fn signals_reach_the_container_unless_told_otherwise() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let script = "trap 'echo int; exit 5' INT; echo ready; while :; do sleep 0.05; done";
+    let interrupted = |name: &str, flags: &[&str]| {
+        let line = [&["run", "--network", "none", "--name", name][..], flags, &[image, "sh", "-c", script]].concat();
+        let child = world.spawn(&line);
+        wait_for("ready", 10, || world.bulkhead(&["logs", name]).stdout.contains("ready").then_some(()));
+        host("kill", &["-INT", &child.id().to_string()]).ok();
+        let output = child.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(interrupted("passed", &[]), (Some(5), "ready\nint\n".to_owned()));
+    assert_eq!(interrupted("kept", &["--sig-proxy=false"]), (Some(130), "ready\n".to_owned()));
+    assert_eq!(world.inspect("kept", "{{.State.Status}}"), "running", "it was our end, not the container's");
 }
 
 #[test]

@@ -1,17 +1,19 @@
 //! The one integration binary; modules by noun.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests start programs and write files")]
 
+mod boot;
 mod build;
 mod cve;
-mod cve_images;
 mod exec;
 mod faults;
 mod hardening;
 mod images;
+mod kernels;
 mod lifecycle;
 mod logs;
 mod network;
 mod oracle;
+mod ports;
 mod run;
 mod sandbox;
 mod servers;
@@ -20,4 +22,3 @@ mod shim;
 mod support;
 mod tidy;
 mod volumes;
-mod walls;

@@ -2,19 +2,13 @@
 
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;
-use bulkhead::security::{CapabilitySet, Hardening, Level};
+use bulkhead::security::{CapabilitySet, Hardening, HostFeatures, Level};
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 /// Runs a test body in a process with one thread, which launches need: this binary again, told to run just this test.
-fn alone(name: &str, body: impl FnOnce()) {
-    alone_at(&format!("sandbox::{name}"), body);
-}
-
-/// As [`alone`], for the test of another module: `test` is its whole name.
-pub(crate) fn alone_at(test: &str, body: impl FnOnce()) {
-    let name = test.rsplit("::").next().unwrap_or(test);
+pub(crate) fn alone(name: &str, body: impl FnOnce()) {
     if let Err(why) = crate::support::need_root() {
         crate::support::skip(name, &why);
         return;
@@ -31,7 +25,8 @@ pub(crate) fn alone_at(test: &str, body: impl FnOnce()) {
     }
     #[expect(clippy::disallowed_methods, reason = "the test binary itself, with one thread")]
     let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    command.args([test, "--exact", "--nocapture", "--include-ignored"]).env("BULKHEAD_TEST_ALONE", "1");
+    let test = if name.contains("::") { name.to_owned() } else { format!("sandbox::{name}") };
+    command.args([&test, "--exact", "--nocapture", "--include-ignored"]).env("BULKHEAD_TEST_ALONE", "1");
     let output = command.stdin(std::process::Stdio::null()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
@@ -79,7 +74,7 @@ impl Box {
         self.dir.path().join(part)
     }
 
-    pub(crate) fn lower(&self, part: &str) -> PathBuf {
+    fn lower(&self, part: &str) -> PathBuf {
         self.path("lower").join(part)
     }
 
@@ -172,15 +167,19 @@ fn mode(path: &Path, mode: u32) {
 
 /// A running container whose output is collected.
 pub(crate) struct Live {
-    pub(crate) running: Running,
-    pub(crate) output: std::fs::File,
+    running: Running,
+    output: std::fs::File,
 }
 
 fn launch(bundle: &Bundle) -> Result<Live, LaunchError> {
+    launch_on(bundle, Launch::look())
+}
+
+pub(crate) fn launch_on(bundle: &Bundle, host: &HostFeatures) -> Result<Live, LaunchError> {
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-    let running = Launch::begin(bundle, Some(streams), None)?.finish()?;
+    let running = Launch::begin_on(bundle, Some(streams), None, host)?.finish()?;
     Ok(Live { running, output: output.into() })
 }
 
@@ -744,7 +743,9 @@ fn two_hundred_cycles_leave_nothing() {
             let bundle = root.bundle(args);
             let path = bundle.cgroup.path.clone();
             assert_eq!(run(&bundle).0, expected, "cycle {cycle}");
-            assert!(!Path::new("/sys/fs/cgroup/pids").join(&path).exists(), "cycle {cycle}");
+            for place in ["/sys/fs/cgroup/pids", "/sys/fs/cgroup"] {
+                assert!(!Path::new(place).join(&path).exists(), "cycle {cycle}");
+            }
         }
         let after = leftovers();
         assert_eq!((after.0, after.2), (mounts, descriptors));

@@ -613,7 +613,8 @@ fn a_world_sees_what_is_left_behind() {
     host("ip", &["-n", &name, "link", "add", "vethx", "type", "veth", "peer", "name", "vethy"]).ok();
     assert_eq!(world.look().len(), 2, "both ends of a pair are seen: {:?}", world.look());
     host("ip", &["-n", &name, "link", "del", "vethx"]).ok();
-    let group = Path::new("/sys/fs/cgroup/pids/bulkhead").join(&id);
+    let hierarchy = if need_cgroup_v2().is_ok() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
+    let group = Path::new(hierarchy).join("bulkhead").join(&id);
     if std::fs::create_dir_all(&group).is_ok() {
         let seen = world.look();
         std::fs::remove_dir(&group).expect("remove a control group");

@@ -6,7 +6,7 @@ use super::values::*;
 use crate::base::Bytes;
 use crate::cli::error::Failure;
 use crate::cli::flags::{Parsed, list, switch, value};
-use crate::engine::request::{CreateRequest, HardeningRequest, HealthRequest, LimitRequest, NetworkMode};
+use crate::engine::request::{CreateRequest, HardeningRequest, HealthRequest, LimitRequest, MountRequest, NetworkMode};
 use crate::shim::RestartPolicy;
 use clap::Command;
 use std::path::{Path, PathBuf};
@@ -225,7 +225,7 @@ fn labels(parsed: &Parsed, around: &Surroundings<'_>) -> Result<Vec<(String, Str
 }
 
 /// Collects the three mount flags in the order in which they were written.
-fn mounts(parsed: &Parsed, around: &Surroundings<'_>) -> Result<Vec<crate::engine::request::MountRequest>, Failure> {
+fn mounts(parsed: &Parsed, around: &Surroundings<'_>) -> Result<Vec<MountRequest>, Failure> {
     let resolve = |text: &str| absolute(text, around);
     let mut placed = Vec::new();
     for (place, text) in parsed.placed("volume") {
@@ -238,14 +238,17 @@ fn mounts(parsed: &Parsed, around: &Surroundings<'_>) -> Result<Vec<crate::engin
         placed.push((place, parse_tmpfs(text).map_err(|error| parsed.invalid("tmpfs", text, error))?));
     }
     placed.sort_by_key(|(place, _)| *place);
-    let mut targets = std::collections::HashSet::new();
-    for (_, mount) in &placed {
-        let target = super::mounts::target(mount).trim_end_matches('/');
-        if !targets.insert(target) {
-            return Err(parsed.conflict(format!("Duplicate mount point: {target}")));
+    let mut result: Vec<MountRequest> = Vec::new();
+    for (_, mount) in placed {
+        let target = |mount| super::mounts::target(mount).trim_end_matches('/').to_owned();
+        match result.iter().find(|known| target(known) == target(&mount)) {
+            None => result.push(mount),
+            // The same again, which Docker overlooks.
+            Some(known) if *known == mount => {}
+            Some(_) => return Err(parsed.conflict(format!("Duplicate mount point: {}", target(&mount)))),
         }
     }
-    Ok(placed.into_iter().map(|(_, mount)| mount).collect())
+    Ok(result)
 }
 
 fn network(parsed: &Parsed) -> Result<NetworkMode, Failure> {

@@ -43,10 +43,11 @@ fn null() -> Result<OwnedFd, Failure> {
     Ok(std::fs::File::options().read(true).write(true).open("/dev/null")?.into())
 }
 
-/// Says why an added process could not be had: 126 and 127 are the program's, the rest is 1.
+/// Says why an added process could not be had: 127 when its program is not there, 126 when it cannot be started for
+/// whatever reason, the rest is 1.
 fn refused(error: &EngineError) -> Failure {
     let code = match error {
-        EngineError::Start { .. } => error.exit_code(),
+        EngineError::Start { .. } | EngineError::Merge(_) => error.exit_code().max(126),
         _ => exit::FAILED,
     };
     Failure::from_error(code, error)

@@ -2,11 +2,12 @@
 
 use super::run::code_byte;
 use super::values::{parse_integer, parse_signal};
-use crate::base::signal_name;
+use crate::base::{human_size, signal_name};
 use crate::cli::context::{Context, each, out, talk};
 use crate::cli::error::{Failure, Outcome};
 use crate::cli::flags::{Parsed, switch, value};
 use crate::engine::{Engine, EngineError};
+use crate::image::Snapshotter;
 use crate::shim::Status;
 use clap::Command;
 use std::io::{BufRead, IsTerminal};
@@ -176,8 +177,14 @@ pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     if !ids.is_empty() {
         out("Deleted Containers:\n")?;
     }
-    each(&ids, |name| {
-        engine.remove(&engine.find(name)?, false, false)?;
+    let mut freed = 0;
+    let code = each(&ids, |name| {
+        let id = engine.find(name)?;
+        let size = Snapshotter::new(&engine.paths).usage(id.as_str()).unwrap_or(0);
+        engine.remove(&id, false, false)?;
+        freed += size;
         Ok(out(format!("{name}\n"))?)
-    })
+    })?;
+    out(format!("{}Total reclaimed space: {}\n", if ids.is_empty() { "" } else { "\n" }, human_size(freed)))?;
+    Ok(code)
 }

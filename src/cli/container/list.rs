@@ -56,6 +56,7 @@ pub(super) fn ps(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let engine = context.engine()?;
     engine.settle_if_possible();
     let all = engine.list()?;
+    filters.iter().try_for_each(|filter| filter.check(&all))?;
     let every = parsed.switch("all")? || last.is_some() || filters.iter().any(Filter::wants_all);
     let alive = |status| matches!(status, Status::Running | Status::Paused | Status::Restarting);
     let mut chosen: Vec<&Container> =

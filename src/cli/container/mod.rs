@@ -76,9 +76,9 @@ pub(super) static VERBS: &[Verb] = &[
     },
     verb(
         &["start", "container start"],
-        "start [OPTIONS] CONTAINER [CONTAINER...]",
+        "start [OPTIONS] CONTAINER [CONTAINER...] | start --all",
         "Start one or more stopped containers",
-        (1, ANY),
+        (0, ANY),
         run::start_flags,
         run::start,
     ),

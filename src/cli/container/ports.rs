@@ -43,7 +43,8 @@ fn split_address(text: &str) -> Parse<(Option<IpAddr>, &str, &str)> {
     }
 }
 
-/// Reads one `-p`: `80`, `8080:80`, `127.0.0.1:8080:80`, `127.0.0.1::80`, `[::1]:8080:80`, ranges, `/tcp` or `/udp`.
+/// Reads one `-p`: `80`, `8080:80`, `127.0.0.1:8080:80`, `127.0.0.1::80`, `[::1]:8080:80`, ranges, `/tcp` or `/udp`. A
+/// range of host ports for one container port means any free port of it (*docker run reference "-p"*).
 pub(in crate::cli) fn parse_publish(text: &str) -> Parse<Vec<PublishRequest>> {
     if text.contains('=') {
         return parse_publish_long(text);
@@ -84,16 +85,17 @@ fn pair_up(
         return Err(format!("invalid containerPort: {container}"));
     }
     let host_ports = if host.is_empty() { None } else { Some(parse_range(host, "hostPort")?) };
+    // One container port takes any free port of the range.
+    let choice = host_ports.filter(|(from, to)| first == last && from != to);
     if let Some((from, to)) = host_ports
+        && choice.is_none()
         && to - from != last - first
         && !(from == 0 && to == 0)
     {
-        if first == last {
-            return Err(format!(
-                "a range of host ports for one container port is not supported: {text}; name one host port"
-            ));
-        }
         return Err(format!("invalid ranges specified for container and host Ports: {container} and {host}"));
+    }
+    if choice.is_some_and(|(from, _)| from == 0) {
+        return Err(format!("invalid hostPort: {host}: a range begins at 1 or later"));
     }
     Ok((first..=last)
         .map(|container_port| PublishRequest {
@@ -102,6 +104,7 @@ fn pair_up(
                 Some((from, _)) if from != 0 => from + (container_port - first),
                 _ => 0,
             },
+            host_last: choice.map_or(0, |(_, to)| to),
             container_port,
             protocol,
         })
@@ -142,40 +145,58 @@ pub(in crate::cli) struct ShownPort {
     pub(in crate::cli) protocol: Protocol,
 }
 
-/// Writes the column `PORTS`, neighbours joined to ranges: `0.0.0.0:8000-8002->80-82/tcp, 443/tcp`.
+/// Ports in a row that are the same outside and inside, or outside not at all.
+struct Run {
+    first: ShownPort,
+    last: u16,
+}
+
+impl Run {
+    /// Tells whether a port is of the same kind; only then can it lengthen the run.
+    fn is_like(&self, port: &ShownPort) -> bool {
+        (self.first.protocol, self.first.address) == (port.protocol, port.address)
+    }
+
+    fn text(&self) -> String {
+        let ports = match (self.first.container_port, self.last) {
+            (first, last) if first == last => first.to_string(),
+            (first, last) => format!("{first}-{last}"),
+        };
+        let inside = format!("{ports}/{}", protocol_name(self.first.protocol));
+        match self.first.address {
+            None => inside,
+            Some(IpAddr::V4(address)) => format!("{address}:{ports}->{inside}"),
+            Some(IpAddr::V6(address)) => format!("[{address}]:{ports}->{inside}"),
+        }
+    }
+}
+
+/// Writes the column `PORTS` in Docker's order: neighbours that are the same outside and inside joined to ranges
+/// (`0.0.0.0:80-82->80-82/tcp, 443/tcp`), then those that are not, one by one.
 pub(in crate::cli) fn ports_column(ports: &[ShownPort]) -> String {
     let mut sorted = ports.to_vec();
-    sorted.sort_by_key(|port| (port.protocol, port.address, port.container_port, port.host_port));
+    sorted.sort_by_key(|port| (port.container_port, port.address, port.host_port, port.protocol));
     sorted.dedup();
-    let mut runs: Vec<(ShownPort, u16)> = Vec::new();
+    let (mut texts, mut single, mut open) = (Vec::new(), Vec::new(), Vec::<Run>::new());
     for port in sorted {
-        if let Some((first, count)) = runs.last_mut() {
-            let next = |start: u16| start.checked_add(*count);
-            let follows = first.protocol == port.protocol
-                && first.address == port.address
-                && next(first.container_port) == Some(port.container_port)
-                && (port.address.is_none() || next(first.host_port) == Some(port.host_port));
-            if follows {
-                *count += 1;
-                continue;
-            }
+        let number = port.container_port;
+        if let Some(address) = port.address
+            && port.host_port != number
+        {
+            let outside = std::net::SocketAddr::new(address, port.host_port);
+            single.push(format!("{outside}->{number}/{}", protocol_name(port.protocol)));
+            continue;
         }
-        runs.push((port, 1));
-    }
-    runs.sort_by_key(|(first, _)| (first.container_port, first.protocol, first.address));
-    let range = |start: u16, count: u16| {
-        if count == 1 { start.to_string() } else { format!("{start}-{}", start + (count - 1)) }
-    };
-    let texts: Vec<String> = runs
-        .into_iter()
-        .map(|(first, count)| {
-            let inside = format!("{}/{}", range(first.container_port, count), protocol_name(first.protocol));
-            match first.address {
-                None => inside,
-                Some(IpAddr::V4(address)) => format!("{address}:{}->{inside}", range(first.host_port, count)),
-                Some(IpAddr::V6(address)) => format!("[{address}]:{}->{inside}", range(first.host_port, count)),
+        match open.iter_mut().find(|run| run.is_like(&port)) {
+            Some(run) if run.last.checked_add(1) == Some(number) => run.last = number,
+            Some(run) => {
+                texts.push(run.text());
+                *run = Run { first: port, last: number };
             }
-        })
-        .collect();
+            None => open.push(Run { first: port, last: number }),
+        }
+    }
+    texts.extend(open.iter().map(Run::text));
+    texts.extend(single);
     texts.join(", ")
 }

@@ -7,9 +7,11 @@ use crate::cli::detach::{DEFAULT, DetachKeys};
 use crate::cli::error::{Failure, Outcome, exit};
 use crate::cli::flags::{Parsed, switch, value};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, stdin_is_terminal, window_size};
+use crate::cli::verbs::near;
 use crate::engine::record::ContainerRecord;
 use crate::engine::request::CreateRequest;
 use crate::engine::{AttachRequest, Engine, EngineError, Started};
+use crate::image::Images;
 use crate::shim::{Client, Status};
 use clap::Command;
 use std::io::Write;
@@ -32,6 +34,7 @@ pub(super) fn run_flags(command: Command) -> Command {
 /// Flags of `start`.
 pub(super) fn start_flags(command: Command) -> Command {
     attach_flags(command)
+        .arg(switch("all", "Start every container that its restart policy wants running, as at boot"))
         .arg(switch("attach", "Attach STDOUT/STDERR and forward signals").short('a'))
         .arg(switch("interactive", "Attach container's STDIN").short('i'))
 }
@@ -101,6 +104,17 @@ fn of_run(error: &EngineError) -> Failure {
     Failure::from_error(error.exit_code(), error)
 }
 
+/// Finds the image most like a mistyped one.
+fn near_image(engine: &Engine, mistyped: &str) -> Option<String> {
+    let images = Images::open(&engine.paths).ok()?.list().ok()?;
+    let names: Vec<String> = images
+        .iter()
+        .flat_map(|image| &image.references)
+        .flat_map(|name| [name.familiar(), name.familiar_name()])
+        .collect();
+    near(mistyped, names.iter().map(String::as_str)).map(str::to_owned)
+}
+
 fn create_container(
     engine: &Engine,
     parsed: &Parsed,
@@ -119,9 +133,12 @@ fn create_container(
     let (record, lease) = engine.create(request).map_err(|error| {
         let failure = of_run(&error);
         match &error {
-            EngineError::Image(crate::image::ImageError::NotFound(_)) => failure.hint(format!(
-                "there is no registry client yet: take '{image}' in with 'bulkhead load', 'bulkhead import' or 'bulkhead build'"
-            )),
+            EngineError::Image(crate::image::ImageError::NotFound(_)) => failure.hint(match near_image(engine, &image) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!(
+                    "there is no registry client yet: take '{image}' in with 'bulkhead load', 'bulkhead import' or 'bulkhead build'"
+                ),
+            }),
             _ => failure,
         }
     })?;
@@ -264,9 +281,20 @@ pub(in crate::cli) fn code_byte(code: i32) -> u8 {
 pub(super) fn start(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let stdin = parsed.switch("interactive")?;
     let attached = stdin || parsed.switch("attach")?;
+    let all = parsed.switch("all")?;
+    if all && (attached || !parsed.arguments.is_empty()) {
+        return Err(parsed.conflict("conflicting options: --all goes without names and without --attach"));
+    }
+    if !all {
+        parsed.require_arguments(1)?;
+    }
     let engine = context.engine()?;
+    let names = match all {
+        true => engine.due()?.into_iter().map(|container| container.record.name).collect(),
+        false => parsed.arguments.clone(),
+    };
     if !attached {
-        return each(&parsed.arguments, |name| {
+        return each(&names, |name| {
             let id = engine.find(name)?;
             match engine.start(&id, &mut || context.launch(), None, None) {
                 Ok(started) => warn(&started.warnings),

@@ -9,6 +9,7 @@ use crate::cli::template::quote;
 use crate::cli::time::{ago, long_time};
 use crate::engine::record::{Container, MountKind};
 use crate::shim::Status;
+use regex::Regex;
 
 /// All fields of a row and their headers.
 pub(super) const HEADERS: &[(&str, &str)] = &[
@@ -64,7 +65,7 @@ pub(super) fn status_column(container: &Container) -> String {
     }
 }
 
-/// Returns the ports of a container: exposed ones always, published ones while it runs.
+/// Returns the ports of a container while it runs: published ones, and on a network of ours exposed ones.
 pub(super) fn shown_ports(container: &Container) -> Vec<ShownPort> {
     use crate::engine::request::Protocol;
     if !matches!(container.state.status, Status::Running | Status::Paused) {
@@ -80,7 +81,8 @@ pub(super) fn shown_ports(container: &Container) -> Vec<ShownPort> {
             protocol: port.protocol,
         })
         .collect();
-    for exposed in &container.record.exposed {
+    let reachable = container.record.network.address.is_some();
+    for exposed in container.record.exposed.iter().filter(|_| reachable) {
         let (number, protocol) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
         let protocol = if protocol == "udp" { Protocol::Udp } else { Protocol::Tcp };
         let Ok(number) = number.parse() else { continue };
@@ -91,11 +93,18 @@ pub(super) fn shown_ports(container: &Container) -> Vec<ShownPort> {
     ports
 }
 
+/// Joins program and arguments as Docker does: an argument with blanks stands in quotes.
+fn command_line<'w>(words: impl Iterator<Item = &'w str>) -> String {
+    let quoted = |(place, word): (usize, &str)| {
+        if place > 0 && word.contains(' ') { format!("'{word}'") } else { word.to_owned() }
+    };
+    words.enumerate().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// Makes the row of a container; `size` is what it wrote and what its image and that take together, in bytes.
 pub(super) fn row(container: &Container, whole: bool, size: Option<(u64, u64)>) -> Row {
     let record = &container.record;
-    let words: Vec<&str> = record.entrypoint.iter().chain(&record.command).map(String::as_str).collect();
-    let command = words.join(" ");
+    let command = command_line(record.entrypoint.iter().chain(&record.command).map(String::as_str));
     let image = match (&record.image, &record.request.rootfs) {
         (Some(image), _) => image.name.clone(),
         (None, Some(directory)) => directory.display().to_string(),
@@ -140,12 +149,12 @@ pub(super) fn row(container: &Container, whole: bool, size: Option<(u64, u64)>) 
 }
 
 /// One `--filter` of `ps`, read and resolved.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Filter {
     /// Beginning of the id.
     Id(String),
-    /// Part of the name; `^` and `$` anchor it.
-    Name(String),
+    /// Found in the name with or without Docker's leading slash.
+    Name(Regex),
     /// A label, with a value or with any.
     Label(String, Option<String>),
     /// A status.
@@ -166,7 +175,15 @@ pub(super) enum Filter {
     Port(u16, String, bool),
     /// Health.
     Health(String),
+    /// Whether it is a task of a swarm, which none is.
+    Task(bool),
 }
+
+/// The keys of filters.
+const KEYS: [&str; 14] = [
+    "id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish", "expose",
+    "health", "is-task",
+];
 
 impl Filter {
     /// Reads one `--filter key=value`.
@@ -193,7 +210,9 @@ impl Filter {
         };
         Ok(match key {
             "id" => Self::Id(owned),
-            "name" => Self::Name(owned),
+            "name" => {
+                Self::Name(Regex::new(value).map_err(|why| fail(format!("invalid filter 'name={value}': {why}")))?)
+            }
             "label" => match value.split_once('=') {
                 Some((label, value)) => Self::Label(label.to_owned(), Some(value.to_owned())),
                 None => Self::Label(owned, None),
@@ -212,9 +231,23 @@ impl Filter {
                 let port = port.parse().map_err(|_| fail(format!("invalid filter '{key}={value}'")))?;
                 Self::Port(port, protocol.to_owned(), key == "publish")
             }
+            "is-task" => Self::Task(one_of(&["true", "false"])? == "true"),
             "health" => Self::Health(one_of(&["starting", "healthy", "unhealthy", "none"])?),
-            _ => return Err(fail(format!("invalid filter '{key}'"))),
+            _ => return Err(fail(format!("invalid filter '{key}'")).hint(format!("known are {}", KEYS.join(", ")))),
         })
+    }
+
+    /// Refuses a filter that compares with a container that is not there.
+    ///
+    /// # Errors
+    /// In Docker's words.
+    pub(super) fn check(&self, all: &[Container]) -> Result<(), Failure> {
+        match self {
+            Self::Before(name) | Self::Since(name) if created_of(name, all).is_none() => {
+                Err(Failure::failed(format!("No such container: {name}")))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells whether the filter needs containers that do not run.
@@ -229,14 +262,9 @@ impl Filter {
 
     fn holds(&self, container: &Container, all: &[Container]) -> bool {
         let record = &container.record;
-        let created_of = |name: &str| {
-            let found =
-                all.iter().find(|other| other.record.name == name || other.record.id.as_str().starts_with(name));
-            found.map(|other| other.record.created)
-        };
         match self {
             Self::Id(id) => record.id.as_str().starts_with(id.as_str()),
-            Self::Name(pattern) => name_matches(pattern, &record.name),
+            Self::Name(pattern) => pattern.is_match(&record.name) || pattern.is_match(&format!("/{}", record.name)),
             Self::Label(label, value) => record
                 .labels
                 .iter()
@@ -254,8 +282,8 @@ impl Filter {
                 };
                 tagged(&image.name) == tagged(name) || (bare.len() >= 3 && image.id.hex().starts_with(bare))
             }),
-            Self::Before(name) => created_of(name).is_some_and(|at| record.created < at),
-            Self::Since(name) => created_of(name).is_some_and(|at| record.created > at),
+            Self::Before(name) => created_of(name, all).is_some_and(|at| record.created < at),
+            Self::Since(name) => created_of(name, all).is_some_and(|at| record.created > at),
             Self::Volume(text) => record
                 .mounts
                 .iter()
@@ -268,21 +296,15 @@ impl Filter {
                     && super::ports::protocol_name(shown.protocol) == protocol
             }),
             Self::Health(word) => health_word(container) == word,
+            Self::Task(wanted) => !wanted,
         }
     }
 }
 
-/// Matches a name with or without Docker's leading slash.
-fn name_matches(pattern: &str, name: &str) -> bool {
-    let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (end, middle) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
-    let fits = |name: &str| match (start, end) {
-        (true, true) => name == middle,
-        (true, false) => name.starts_with(middle),
-        (false, true) => name.ends_with(middle),
-        (false, false) => name.contains(middle),
-    };
-    fits(name) || fits(&format!("/{name}"))
+/// Returns when the container with a name or the beginning of an id was created.
+fn created_of(name: &str, all: &[Container]) -> Option<Timestamp> {
+    let found = all.iter().find(|other| other.record.name == name || other.record.id.as_str().starts_with(name));
+    found.map(|other| other.record.created)
 }
 
 /// Keeps the containers that pass: filters of one kind are alternatives, labels must all hold.

@@ -81,6 +81,7 @@ fn bad_flags_have_code_125_and_counts_code_1() {
     bad("-m xx x", 125, "invalid argument \"xx\" for \"-m, --memory\" flag");
     bad("--ip 1.2.3.4 x", 125, "unknown flag: --ip");
     bad("-v /a:/x -v /b:/x/ x", 125, "Duplicate mount point: /x");
+    assert_eq!(request(&["-v", "/a:/x", "-v", "/a:/x", "x"]).unwrap().mounts.len(), 1, "the same again");
 }
 
 #[test]
@@ -226,6 +227,9 @@ fn ports_are_read_in_all_forms() {
     assert_eq!(ports("127.0.0.1::80"), [(at("127.0.0.1"), 0, 80, Tcp)]);
     assert_eq!(ports("[::1]:8080:80"), [(at("::1"), 8080, 80, Tcp)]);
     assert_eq!(ports("8000-8001:80-81"), [(None, 8000, 80, Tcp), (None, 8001, 81, Tcp)]);
+    assert_eq!(ports("8000-8009:80"), [(None, 8000, 80, Tcp)]);
+    assert_eq!(parse_publish("8000-8009:80").unwrap()[0].host_last, 8009, "any free one of them");
+    assert_eq!(parse_publish("8000-8001:80-81").unwrap()[0].host_last, 0, "pairs leave no choice");
     assert_eq!(ports("80-81"), [(None, 0, 80, Tcp), (None, 0, 81, Tcp)]);
     assert_eq!(ports("0:80"), [(None, 0, 80, Tcp)]);
     assert_eq!(ports("target=80,published=8080,protocol=udp"), [(None, 8080, 80, Udp)]);
@@ -241,7 +245,8 @@ fn ports_are_read_in_all_forms() {
         "80/sctp",
         "80/x",
         "::1:80:80",
-        "8000-8009:80",
+        "8000-8009:80-81",
+        "0-9:80",
     ] {
         assert!(parse_publish(bad).is_err(), "{bad:?}");
     }
@@ -255,15 +260,24 @@ fn the_ports_column_joins_neighbours() {
         container_port,
         protocol,
     };
+    let all = Some("0.0.0.0");
     let column = ports_column(&[
-        port(Some("0.0.0.0"), 8001, 81, Protocol::Tcp),
-        port(Some("0.0.0.0"), 8000, 80, Protocol::Tcp),
+        port(all, 82, 82, Protocol::Tcp),
+        port(all, 81, 81, Protocol::Tcp),
+        port(all, 80, 80, Protocol::Tcp),
+        port(all, 90, 90, Protocol::Tcp),
+        port(all, 8001, 81, Protocol::Tcp),
         port(Some("::"), 8000, 80, Protocol::Tcp),
+        port(Some("::"), 80, 80, Protocol::Tcp),
         port(None, 0, 443, Protocol::Tcp),
         port(None, 0, 53, Protocol::Udp),
         port(None, 0, 65535, Protocol::Tcp),
     ]);
-    assert_eq!(column, "53/udp, 0.0.0.0:8000-8001->80-81/tcp, [::]:8000->80/tcp, 443/tcp, 65535/tcp");
+    assert_eq!(
+        column,
+        "0.0.0.0:80-82->80-82/tcp, 443/tcp, 53/udp, 0.0.0.0:90->90/tcp, [::]:80->80/tcp, 65535/tcp, \
+         [::]:8000->80/tcp, 0.0.0.0:8001->81/tcp"
+    );
     assert_eq!(ports_column(&[]), "");
 }
 

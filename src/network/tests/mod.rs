@@ -111,7 +111,13 @@ pub(super) fn port(text: &str) -> PortRequest {
         Some((address, port)) => (Some(address.trim_matches(['[', ']']).parse().unwrap()), port),
         None => (None, place),
     };
-    PortRequest { address, host_port: host_port.parse().unwrap(), container_port: inside.parse().unwrap(), protocol }
+    PortRequest {
+        address,
+        host_port: host_port.parse().unwrap(),
+        host_last: 0,
+        container_port: inside.parse().unwrap(),
+        protocol,
+    }
 }
 
 impl Host {

@@ -101,6 +101,19 @@ fn stop_asks_first_and_kills_after_the_timeout() {
 }
 
 #[test]
+fn a_shutdown_of_the_host_stops_in_good_order_and_is_not_the_users_stop() {
+    let mut fixture = script("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
+    fixture.plan.restart = RestartPolicy::UnlessStopped;
+    let mut client = fixture.start();
+    eventually("the trap is set", || fixture.log() == "ready\n");
+    let shim = rustix::process::Pid::from_raw(fixture.state().shim_pid).unwrap();
+    rustix::process::kill_process(shim, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(client.wait().unwrap(), 3);
+    let state = fixture.state();
+    assert_eq!((state.status, state.exit_code, state.stopped_by_user), (Status::Exited, 3, false));
+}
+
+#[test]
 fn a_second_stop_makes_the_first_more_urgent() {
     let fixture = script("trap '' TERM; echo ready; while :; do sleep 0.01; done");
     let _client = fixture.start();

@@ -1,82 +1,23 @@
-//! The user's terminal: raw mode, size, and copying between it and an attached container in one thread.
+//! Copying between the user's streams and an attached container's, in one thread.
 
-use super::detach::{DetachKeys, Typed};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use super::frames::Frames;
+use super::raw::RawMode;
+use super::signals::Signals;
+use super::{stdin_is_terminal, window_size};
+use crate::cli::detach::{DetachKeys, Typed};
+use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, isatty, tcgetattr, tcgetwinsize, tcsetattr};
 use std::io;
 
 /// Largest piece copied at once, in bytes.
 const PIECE: usize = 64 << 10;
 /// SIGINT and SIGTERM passed on after which the user is let go of a container that heeds none of them, as with Docker.
 const URGENT: u32 = 3;
-/// Signals that are passed on to the container.
-const FORWARDED: [Signal; 9] = [
-    Signal::SIGHUP,
-    Signal::SIGINT,
-    Signal::SIGQUIT,
-    Signal::SIGTERM,
-    Signal::SIGUSR1,
-    Signal::SIGUSR2,
-    Signal::SIGALRM,
-    Signal::SIGCONT,
-    Signal::SIGTSTP,
-];
-
-/// Raw mode of a terminal, undone when dropped.
-pub(super) struct RawMode {
-    terminal: OwnedFd,
-    before: Termios,
-}
-
-impl RawMode {
-    /// Puts the terminal of stdin into raw mode.
-    ///
-    /// # Errors
-    /// When stdin is no terminal or cannot be set.
-    pub(super) fn enter() -> io::Result<Self> {
-        let terminal = rustix::io::fcntl_dupfd_cloexec(std::io::stdin(), 3)?;
-        let before = tcgetattr(&terminal)?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        tcsetattr(&terminal, OptionalActions::Now, &raw)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for RawMode {
-    fn drop(&mut self) {
-        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
-    }
-}
-
-/// Returns rows and columns of the terminal of stdout or stdin.
-pub(super) fn window_size() -> Option<(u16, u16)> {
-    let size = tcgetwinsize(std::io::stdout()).or_else(|_| tcgetwinsize(std::io::stdin())).ok()?;
-    (size.ws_row > 0 && size.ws_col > 0).then_some((size.ws_row, size.ws_col))
-}
-
-/// Returns the number of columns of stderr's terminal.
-pub(super) fn stderr_columns() -> usize {
-    tcgetwinsize(std::io::stderr()).map(|size| usize::from(size.ws_col)).ok().filter(|n| *n > 0).unwrap_or(80)
-}
-
-/// Tells whether stdin is a terminal.
-pub(super) fn stdin_is_terminal() -> bool {
-    isatty(std::io::stdin())
-}
-
-/// Tells whether stderr is a terminal that shows colours (`NO_COLOR`, `TERM=dumb`).
-pub(super) fn stderr_has_colour() -> bool {
-    let set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    isatty(std::io::stderr()) && !set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
-}
 
 /// Who carries out what the terminal asks for.
-pub(super) trait Remote {
+pub(in crate::cli) trait Remote {
     /// Changes the size of the container's terminal.
     fn resize(&mut self, rows: u16, columns: u16);
     /// Sends a signal to the container.
@@ -85,7 +26,7 @@ pub(super) trait Remote {
 
 /// How the other side speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(in crate::cli) enum Framing {
     /// Frames as in `shim::protocol`: streams 1 and 2, and 3 with the exit code.
     Frames,
     /// Bytes as they are: the master of a terminal.
@@ -93,28 +34,28 @@ pub(super) enum Framing {
 }
 
 /// What is to be copied.
-pub(super) struct Session<'a> {
+pub(in crate::cli) struct Session<'a> {
     /// The other side.
-    pub(super) stream: BorrowedFd<'a>,
+    pub(in crate::cli) stream: BorrowedFd<'a>,
     /// How it speaks.
-    pub(super) framing: Framing,
+    pub(in crate::cli) framing: Framing,
     /// Whether our stdin goes there.
-    pub(super) stdin: bool,
+    pub(in crate::cli) stdin: bool,
     /// Whether it has a terminal: keys may detach, and our signals are our own.
-    pub(super) tty: bool,
+    pub(in crate::cli) tty: bool,
     /// Whether our signals are passed on.
-    pub(super) forward_signals: bool,
+    pub(in crate::cli) forward_signals: bool,
     /// Detach keys.
-    pub(super) keys: DetachKeys,
+    pub(in crate::cli) keys: DetachKeys,
     /// Which of stdout and stderr are shown.
-    pub(super) show: [bool; 2],
+    pub(in crate::cli) show: [bool; 2],
     /// How often the container was asked to end so far.
-    pub(super) urged: u32,
+    pub(in crate::cli) urged: u32,
 }
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ending {
+pub(in crate::cli) enum Ending {
     /// The container ended with this code.
     Exited(i32),
     /// The user typed the detach keys.
@@ -125,55 +66,6 @@ pub(super) enum Ending {
     Interrupted(i32),
     /// The container was asked to end by this signal, again and again, and goes on.
     Unheeded(i32),
-}
-
-/// Signals taken over from the moment this exists, so that none is lost between a container's start and the copying.
-pub(super) struct Signals {
-    descriptor: SignalFd,
-    before: SigSet,
-}
-
-impl Signals {
-    /// Blocks the signals we forward and opens a descriptor for them.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub(super) fn take() -> io::Result<Self> {
-        Self::of(FORWARDED.into_iter().chain([Signal::SIGWINCH]))
-    }
-
-    /// Blocks the signals that ask a command to end, so that it can take down what it made.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub(super) fn take_endings() -> io::Result<Self> {
-        Self::of([Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM].into_iter())
-    }
-
-    fn of(signals: impl Iterator<Item = Signal>) -> io::Result<Self> {
-        let mut set = SigSet::empty();
-        signals.for_each(|signal| set.add(signal));
-        let before = set.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-        let descriptor = SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-        Ok(Self { descriptor, before })
-    }
-
-    /// Returns the number of a signal that has come.
-    pub(super) fn number(&self) -> Option<i32> {
-        self.descriptor.read_signal().ok().flatten().map(|info| info.ssi_signo as i32)
-    }
-}
-
-impl AsFd for Signals {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.descriptor.as_fd()
-    }
-}
-
-impl Drop for Signals {
-    fn drop(&mut self) {
-        let _ = self.before.thread_set_mask();
-    }
 }
 
 /// Writes all bytes to a descriptor that may be slow.
@@ -191,64 +83,6 @@ fn write_all(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes frames out of what was read.
-#[derive(Default)]
-pub(super) struct Frames {
-    /// Header being collected.
-    header: [u8; 8],
-    have: usize,
-    /// Stream and bytes left of the current payload.
-    stream: u8,
-    left: usize,
-    code: Vec<u8>,
-}
-
-impl Frames {
-    /// Takes bytes, gives payloads to `show` with their stream, and returns the exit code when it has come.
-    ///
-    /// # Errors
-    /// When `show` fails or the stream is not made of frames.
-    pub(super) fn feed(
-        &mut self,
-        mut bytes: &[u8],
-        show: &mut dyn FnMut(u8, &[u8]) -> io::Result<()>,
-    ) -> io::Result<Option<i32>> {
-        while !bytes.is_empty() {
-            if self.left == 0 {
-                let take = (8 - self.have).min(bytes.len());
-                self.header[self.have..self.have + take].copy_from_slice(&bytes[..take]);
-                self.have += take;
-                bytes = &bytes[take..];
-                if self.have < 8 {
-                    break;
-                }
-                self.have = 0;
-                self.stream = self.header[0];
-                self.left =
-                    u32::from_be_bytes([self.header[4], self.header[5], self.header[6], self.header[7]]) as usize;
-                if !(1..=3).contains(&self.stream) {
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, "the container's stream is garbled"));
-                }
-                continue;
-            }
-            let take = self.left.min(bytes.len());
-            let (piece, rest) = bytes.split_at(take);
-            bytes = rest;
-            self.left -= take;
-            if self.stream != 3 {
-                show(self.stream, piece)?;
-                continue;
-            }
-            self.code.extend_from_slice(&piece[..piece.len().min(16)]);
-            if self.left == 0 {
-                let text = String::from_utf8_lossy(&self.code);
-                return Ok(text.trim().parse().ok());
-            }
-        }
-        Ok(None)
-    }
-}
-
 /// What one look at our signals found.
 enum Told {
     Nothing,
@@ -261,7 +95,7 @@ impl Session<'_> {
     ///
     /// # Errors
     /// When a descriptor fails; a reader of our stdout that has gone is `BrokenPipe`.
-    pub(super) fn copy(mut self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Ending> {
+    pub(in crate::cli) fn copy(mut self, signals: &Signals, remote: &mut dyn Remote) -> io::Result<Ending> {
         let _raw = if self.tty && self.stdin && stdin_is_terminal() { Some(RawMode::enter()?) } else { None };
         if self.tty
             && let Some((rows, columns)) = window_size()
@@ -428,33 +262,6 @@ mod tests {
         bytes.extend((payload.len() as u32).to_be_bytes());
         bytes.extend(payload);
         bytes
-    }
-
-    #[test]
-    fn frames_are_taken_apart_wherever_they_are_cut() {
-        let whole = [frame(1, b"out"), frame(2, b""), frame(2, b"err"), frame(3, b"42")].concat();
-        for size in 1..whole.len() {
-            let mut frames = Frames::default();
-            let (mut seen, mut code) = (Vec::new(), None);
-            for piece in whole.chunks(size) {
-                let mut show = |stream, bytes: &[u8]| {
-                    seen.extend(bytes.iter().map(|byte| (stream, *byte)));
-                    Ok(())
-                };
-                code = frames.feed(piece, &mut show).unwrap().or(code);
-            }
-            assert_eq!(code, Some(42), "pieces of {size}");
-            let bytes: Vec<u8> = seen.iter().map(|(_, byte)| *byte).collect();
-            assert_eq!(bytes, b"outerr");
-            assert!(
-                seen[..3].iter().all(|(stream, _)| *stream == 1) && seen[3..].iter().all(|(stream, _)| *stream == 2)
-            );
-        }
-    }
-
-    #[test]
-    fn a_garbled_stream_is_an_error() {
-        assert!(Frames::default().feed(&frame(9, b"x"), &mut |_, _| Ok(())).is_err());
     }
 
     struct Deaf;

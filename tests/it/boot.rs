@@ -1,0 +1,114 @@
+//! A boot of the machine, played: what runs is gone at once, and so is all that lives in `--run` and the network.
+
+use crate::support::{World, host, requires, wait_for};
+use std::path::Path;
+
+/// Ends everything of this world as a power cut does, and forgets what a boot forgets.
+fn boot(world: &World) {
+    for name in world.ok(&["ps", "-q"]).lines() {
+        let init = world.inspect(name, "{{.State.Pid}}");
+        let status = std::fs::read_to_string(format!("/proc/{init}/status")).unwrap();
+        let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        host("kill", &["-9", shim]).ok();
+        wait_for("the workload to go with its shim", 10, || (!Path::new("/proc").join(&init).exists()).then_some(()));
+    }
+    std::fs::remove_dir_all(&world.run).unwrap();
+    let links = world.host("ip", &["-o", "link"]).ok();
+    for name in links.lines().filter_map(|line| line.split(": ").nth(1)).filter(|name| *name != "lo") {
+        // Its other end may have gone first.
+        world.host("ip", &["link", "del", name.split('@').next().unwrap()]);
+    }
+    world.host("nft", &["flush", "ruleset"]).ok();
+}
+
+#[test]
+fn a_boot_brings_back_what_policies_say_and_forgets_the_rest() {
+    requires!(root, program "nft", program "curl");
+    let world = World::new();
+    let image = world.busybox();
+    let run = |name: &str, flags: &[&str]| {
+        world.ok(&[&["run", "-d", "--name", name][..], flags, &[image, "sleep", "600"]].concat());
+    };
+    let serve = "mkdir -p /www && echo back > /www/index.html && exec httpd -f -p 80 -h /www";
+    world.ok(&["run", "-d", "--name", "web", "-p", "8080:80", "--restart", "always", image, "sh", "-c", serve]);
+    run("joins", &["--network", "container:web", "--restart", "unless-stopped"]);
+    run("kept", &["--network", "none", "--restart", "unless-stopped"]);
+    run("halted", &["--network", "none", "--restart", "unless-stopped"]);
+    run("insists", &["--network", "none", "--restart", "always"]);
+    run("once", &["--network", "none"]);
+    run("fails", &["--network", "none", "--restart", "on-failure"]);
+    run("gone", &["--network", "none", "--rm"]);
+    world.ok(&["create", "--network", "none", "--name", "never", "--restart", "always", image, "sleep", "600"]);
+    world.ok(&["create", "--network", "none", "--name", "later", "--rm", image, "sleep", "600"]);
+    world.ok(&["stop", "-t", "0", "halted", "insists"]);
+
+    boot(&world);
+    let states = |world: &World| world.ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]);
+    assert_eq!(
+        states(&world).lines().collect::<Vec<_>>(),
+        [
+            "later created",
+            "never created",
+            "fails exited",
+            "once exited",
+            "insists exited",
+            "halted exited",
+            "kept exited",
+            "joins exited",
+            "web exited"
+        ]
+    );
+    assert_eq!(world.ok(&["start", "--all"]), "web\njoins\nkept\ninsists", "oldest first");
+    let running = world.ok(&["ps", "--format", "{{.Names}}"]);
+    assert_eq!(running, "insists\nkept\njoins\nweb");
+    wait_for("the page", 10, || {
+        let seen = world.host("curl", &["-s", "-m", "2", "http://127.0.0.1:8080/"]);
+        (seen.stdout == "back\n").then_some(())
+    });
+    assert_eq!(world.ok(&["start", "--all"]), "", "what runs is left alone");
+}
+
+#[test]
+fn a_state_cut_short_by_the_power_counts_as_an_end() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let id =
+        world.ok(&["run", "-d", "--network", "none", "--name", "cut", "--restart", "always", image, "sleep", "600"]);
+    boot(&world);
+    std::fs::File::create(world.root.join("containers").join(&id).join("state.json")).unwrap();
+    assert_eq!(world.ok(&["ps", "-a", "--format", "{{.Names}} {{.State}}"]), "cut exited");
+    assert_eq!(world.ok(&["start", "--all"]), "cut");
+}
+
+#[test]
+fn a_start_that_failed_leaves_the_container_created() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&["create", "--network", "none", "--name", "bad", image, "/no/such/program"]);
+    world.bulkhead(&["start", "bad"]).fails(1, &["/no/such/program"]);
+    assert_eq!(world.inspect("bad", "{{.State.Status}} {{.State.ExitCode}}"), "created 127");
+}
+
+#[test]
+fn enable_writes_a_unit_and_disable_takes_it_away() {
+    requires!(root);
+    let world = World::new();
+    let units = world.path("units");
+    let directory = units.to_str().unwrap();
+    let file = world.ok(&["enable", "--unit-dir", directory]);
+    world.ok(&["enable", "--unit-dir", directory]);
+    let text = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        text.contains(&format!("--root \"{}\"", world.root.display())) && text.contains(" start --all\n"),
+        "{text}"
+    );
+    let link = units.join("multi-user.target.wants").join(Path::new(&file).file_name().unwrap());
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new(&file));
+    if crate::support::need_program("systemd-analyze").is_ok() {
+        host("systemd-analyze", &["verify", &file]).ok();
+    }
+    world.ok(&["disable", "--unit-dir", directory]);
+    assert!(!Path::new(&file).exists() && std::fs::symlink_metadata(&link).is_err());
+}
