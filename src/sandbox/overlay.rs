@@ -35,7 +35,7 @@ pub(super) struct Overlay<'a> {
 }
 
 /// Makes a detached mount of an overlay. `detached` tells whether this kernel takes layers of detached mounts, by
-/// descriptor (Linux 6.15, [`crate::sys::mount::detached_layers`]).
+/// descriptor (Linux 6.15, [`crate::sys::probe::detached_layers`]).
 ///
 /// An older kernel wants layers that are attached in the caller's mount namespace, by name: a forked process attaches the
 /// store in a namespace of its own, mounts the overlay there and hands a clone of it back. The overlay holds its layers
@@ -222,7 +222,7 @@ mod tests {
         if !crate::tests::root() {
             return;
         }
-        let ways = if crate::sys::mount::detached_layers() { &[true, false][..] } else { &[false] };
+        let ways = if crate::sys::probe::detached_layers() { &[true, false][..] } else { &[false] };
         for detached in ways {
             let dir = tempfile::tempdir().unwrap();
             let lowers: Vec<_> = (0..130).map(|n| std::path::PathBuf::from(format!("{n:064}/fs"))).collect();

@@ -2,7 +2,8 @@
 
 use super::error::LaunchError;
 use super::overlay::{Overlay, make};
-use crate::sys::mount::{NODEV, NOSUID, RDONLY, detached_layers};
+use crate::sys::mount::{NODEV, NOSUID, RDONLY};
+use crate::sys::probe::detached_layers;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use std::os::fd::OwnedFd;

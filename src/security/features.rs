@@ -91,8 +91,8 @@ impl HostFeatures {
             time_namespace: exists("/proc/self/ns/time"),
             cgroup_namespace: exists("/proc/self/ns/cgroup"),
             overlay: read("/proc/filesystems").lines().any(|line| line.trim_start_matches("nodev").trim() == "overlay")
-                || sys::mount::has_file_system("overlay"),
-            detached_layers: sys::mount::detached_layers(),
+                || sys::probe::has_file_system("overlay"),
+            detached_layers: sys::probe::detached_layers(),
             cgroups: parse_cgroups(&mounts, controllers),
         }
     }

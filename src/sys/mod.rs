@@ -11,6 +11,7 @@ pub mod net;
 pub mod netlink;
 pub mod netns;
 pub mod open;
+pub mod probe;
 pub mod process;
 pub mod seccomp;
 pub mod socket;

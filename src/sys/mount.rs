@@ -109,17 +109,4 @@ pub fn clone_mapped(
 }
 
 /// Number of `open_tree_attr` on x86-64, the only architecture built for.
-const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
-
-/// Returns whether the kernel knows this file system, loading its module if there is one, as mounting it would.
-pub fn has_file_system(name: &str) -> bool {
-    rustix::mount::fsopen(name, rustix::mount::FsOpenFlags::FSOPEN_CLOEXEC).is_ok()
-}
-
-/// Returns whether detached mounts can be cloned from and can be layers of an overlay, given by descriptor: they can since
-/// `open_tree_attr` exists (Linux 6.15).
-pub fn detached_layers() -> bool {
-    // SAFETY: no descriptor and no path are valid, so the kernel refuses and touches nothing.
-    let value = unsafe { libc::syscall(SYS_OPEN_TREE_ATTR, -1, std::ptr::null::<u8>(), 0, std::ptr::null::<u8>(), 0) };
-    check(value) != Err(Errno::NOSYS)
-}
+pub(super) const SYS_OPEN_TREE_ATTR: libc::c_long = 467;
