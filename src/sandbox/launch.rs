@@ -296,21 +296,26 @@ impl Pending {
         receive_child(self.keeper.as_fd())?.ok_or_else(lost)
     }
 
-    /// Reads the report socket until its end, which means that the program runs.
+    /// Reads the report socket until its end, which means that the program runs. After a failure it goes on until the
+    /// keeper is known or cannot come any more: who failed may have been quicker than the mounter that tells of it.
     fn listen(&mut self, heard: &mut Heard) -> Result<(), LaunchError> {
+        let mut failed = None;
         while let Some((frame, descriptors)) =
             recv_frame(self.report.as_fd(), FRAME).at(|| "hear from the container's first processes")?
         {
             let first = descriptors.into_iter().next();
             match (frame.first().copied(), first) {
-                (Some(ERROR), _) => return Err(LaunchError::decode(&frame[1..])),
+                (Some(ERROR), _) => failed = failed.or_else(|| Some(LaunchError::decode(&frame[1..]))),
                 (Some(KEEPER), Some(pidfd)) => heard.keeper = Some(Child { pid: pid(&frame), pidfd }),
                 (Some(TERMINAL), terminal) => heard.terminal = terminal,
                 (Some(NETWORK), netns) => self.kept.netns = netns,
                 _ => {}
             }
+            if failed.is_some() && heard.keeper.is_some() {
+                break;
+            }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     fn running(mut self, heard: Heard, init: Child) -> Result<Running, LaunchError> {
@@ -332,9 +337,11 @@ impl Pending {
             end(&mounter);
         }
         if let Some(keeper) = keeper {
+            // The keeper says so at once after it made the first process, which may have failed before that: ended earlier,
+            // it would leave a process nobody knows.
+            let init = receive_child(self.keeper.as_fd());
             end(&keeper);
-            // It wrote this before anything of the first process could fail.
-            if let Ok(Some(init)) = receive_child(self.keeper.as_fd()) {
+            if let Ok(Some(init)) = init {
                 end(&init);
             }
         }
