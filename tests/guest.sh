@@ -135,7 +135,7 @@ run_guest() {
     -append 'console=ttyS0 loglevel=1 panic=-1 mitigations=off nokaslr random.trust_cpu=on' \
     -drive "file=$cache/root.ext4,format=raw,if=virtio,snapshot=on" \
     -drive "file=$kernel/modules.ext4,format=raw,if=virtio,snapshot=on" \
-    -drive "file=$work/payload.ext4,format=raw,if=virtio,snapshot=on" < /dev/null 2>&1 | tr -d '\r' | tee "$log" || true
+    -drive "file=$work/payload.ext4,format=raw,if=virtio,snapshot=on" < /dev/null 2>&1 | sed -u 's/\r$//' | tee "$log" || true
   status=$(sed -n 's/^guest: ended with \([0-9]*\)$/\1/p' "$log" | tail -n1)
   [ -n "$status" ] || say "Linux $1: the guest did not get to its end within $limit s"
   return "${status:-1}"

@@ -415,6 +415,13 @@ fn sysctl(path: &str, value: &str) -> Result<(), LaunchError> {
     let what = || format!("write {value:?} to sysctl {}", path.replace('/', "."));
     let root =
         rustix::fs::open("/proc/sys", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(what)?;
-    let file = open_no_links(root.as_fd(), path, OFlags::WRONLY).at(what)?;
+    let file = open_no_links(root.as_fd(), path, OFlags::WRONLY).map_err(|errno| match errno {
+        // Older kernels do not make net.core and others in network namespaces of user namespaces but the first.
+        Errno::NOENT => LaunchError::refused(format!(
+            "{}: this kernel has no such parameter in a user namespace of a container's own; it may have it with --userns=host",
+            what()
+        )),
+        errno => LaunchError::failed(what(), errno),
+    })?;
     rustix::io::write(&file, value.as_bytes()).at(what).map(drop)
 }

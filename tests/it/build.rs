@@ -134,7 +134,7 @@ fn steps_run_behind_the_same_walls() {
     let world = World::new();
     world.busybox();
     let file = "FROM busybox\nRUN grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status > /walls; awk '{print $3}' /proc/self/uid_map >> /walls; \
-                cat /proc/kcore >/dev/null 2>&1 && echo open >> /walls; mount -t tmpfs none /mnt 2>/dev/null && echo mounted >> /walls; true\n";
+                [ \"$(head -c 4 /proc/kcore 2>/dev/null | wc -c)\" = 0 ] || echo open >> /walls; mount -t tmpfs none /mnt 2>/dev/null && echo mounted >> /walls; true\n";
     let context = Context::new(&world, "walls", file, &[]);
     context.build(&[]).ok();
     let now = context

@@ -2,6 +2,7 @@
 //! kernels that really are older.
 
 use crate::sandbox::{Box, Live, alone, launch_on};
+use crate::support::{World, host, requires};
 use bulkhead::sandbox::*;
 use bulkhead::security::HostFeatures;
 
@@ -33,4 +34,50 @@ fn the_mounts_of_older_kernels_are_the_same() {
             assert_eq!(seen(true), (code, text));
         }
     });
+}
+
+#[test]
+fn limits_are_seen_inside_on_the_unified_hierarchy() {
+    requires!(root, cgroup_v2);
+    let world = World::new();
+    let image = world.busybox();
+    let script = "cd /sys/fs/cgroup; for f in memory.max memory.swap.max memory.low pids.max cpu.max cpu.weight cpuset.cpus; \
+        do echo $f $(cat $f); done; cat /proc/self/cgroup; echo 1 2>/dev/null > pids.max || echo read-only; sleep 600";
+    let mut flags = vec!["run", "-d", "--name", "limited", "--network", "none", "-m", "64m", "--memory-swap", "96m"];
+    flags.extend(["--memory-reservation", "32m", "--pids-limit", "32", "--cpus", "0.5", "--cpu-shares", "512"]);
+    flags.extend(["--cpuset-cpus", "0", image, "sh", "-c", script]);
+    world.ok(&flags);
+    let expected = "memory.max 67108864\nmemory.swap.max 33554432\nmemory.low 33554432\npids.max 32\ncpu.max 50000 100000\n\
+        cpu.weight 20\ncpuset.cpus 0\n0::/\nread-only";
+    let seen = crate::support::wait_for("what the container sees", 30, || {
+        Some(world.ok(&["logs", "limited"])).filter(|text| text.ends_with("read-only"))
+    });
+    assert_eq!(seen, expected);
+    // Added processes are in the same group, behind the same view.
+    assert_eq!(world.ok(&["exec", "limited", "cat", "/proc/self/cgroup"]), "0::/");
+    let count = world.ok(&["exec", "limited", "sh", "-c", "grep -c . /sys/fs/cgroup/cgroup.procs"]);
+    assert!(count.parse::<u32>().unwrap() >= 3, "init, sleep and the exec are members: {count}");
+}
+
+#[test]
+fn a_limit_whose_controller_is_not_handed_down_says_what_to_do() {
+    requires!(root, cgroup_v2);
+    let world = World::new();
+    world.busybox();
+    // A place as inside another engine's container: the topmost group seen has processes.
+    let group = format!("/sys/fs/cgroup/bhtest-{}", std::process::id());
+    let script = "mkdir $0 && echo $$ > $0/cgroup.procs && exec unshare --cgroup --mount sh -c \
+        'mount -t cgroup2 none /sys/fs/cgroup && exec \"$@\"' sh \"$@\"";
+    let (root, run) = (world.root.to_str().unwrap(), world.run.to_str().unwrap());
+    let program =
+        [crate::support::BULKHEAD, "--root", root, "--run", run, "run", "--rm", "--network", "none", "-m", "64m"];
+    let mut arguments = vec!["-c", script, &group];
+    arguments.extend(program);
+    arguments.extend(["busybox", "true"]);
+    let refused = world.host("sh", &arguments);
+    let gone = crate::support::wait_for("the group to be empty", 30, || {
+        Some(host("rmdir", &[&group])).filter(|r| r.code == 0)
+    });
+    drop(gone);
+    refused.fails(125, &["memory.max", "has processes of its own", "/leaf"]);
 }

@@ -240,14 +240,3 @@ fn a_directory_serves_as_root() {
     let missing = world.path("missing");
     world.bulkhead(&["run", "--rm", "--rootfs", missing.to_str().unwrap(), "true"]).fails(125, &["missing"]);
 }
-
-#[test]
-fn limits_are_seen_inside_on_the_unified_hierarchy() {
-    requires!(root, cgroup_v2);
-    let world = World::new();
-    let image = world.busybox();
-    let script = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max";
-    let seen =
-        world.ok(&["run", "--rm", "--network", "none", "-m", "64m", "--pids-limit", "32", image, "sh", "-c", script]);
-    assert_eq!(seen, "67108864\n32");
-}
