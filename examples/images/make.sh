@@ -65,6 +65,10 @@ finish() {
   rm -rf "$root"/usr/share/doc/* "$root"/usr/share/man/* "$root"/usr/share/locale/*
 }
 
+# What one image alone needs besides: a function of its own, so that a change makes no other image anew.
+# The package fills the data directory at installation; the official image leaves that to the entry point, in the volume.
+finish_mariadb() { find "$1/var/lib/mysql" -mindepth 1 -delete; }
+
 # The Debian sources of this machine, as one-line entries. Third-party sources are left out.
 sources() {
   apt-get indextargets --format '$(ORIGIN)|$(SIGNED_BY)|$(SITE)|$(RELEASE)|$(COMPONENT)' 'Created-By: Packages' |
@@ -78,7 +82,7 @@ sources() {
 
 # A digest of everything that decides what is in the tar: a change of it makes the image anew.
 recipe() {
-  { packages "$1"; declare -f finish make_busybox; cat "$here/$1-entrypoint.sh" 2>/dev/null || true; } | sha256sum | cut -d' ' -f1
+  { packages "$1"; declare -f finish make_busybox "finish_$1" || true; cat "$here/$1-entrypoint.sh" 2>/dev/null || true; } | sha256sum | cut -d' ' -f1
 }
 
 make_busybox() {
@@ -126,7 +130,7 @@ make() {
 case ${1:-} in
   --list) for n in busybox debian python node nginx redis postgres mariadb; do printf '%-10s %s\n' "$n" "$(reference "$n")"; done ;;
   --changes) reference "$2" >/dev/null && changes "$2" ;;
-  --finish) finish "$2" "$3" ;;
+  --finish) finish "$2" "$3"; if declare -F "finish_$2" >/dev/null; then "finish_$2" "$3"; fi ;;
   --sources) sources ;;
   --recipe) recipe "$2" ;;
   --import)

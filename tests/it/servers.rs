@@ -153,20 +153,36 @@ fn postgres_on_a_bind_of(world: &World, image: &str, owner: u32) {
 }
 
 #[test]
+fn mariadb_fills_an_empty_volume_and_restarts() {
+    requires!(root, image "mariadb");
+    let world = World::new();
+    let image = world.base_image("mariadb");
+    let list = ["run", "--rm", "--network", "none", "--entrypoint", "ls", &image, "-A", "/var/lib/mysql"];
+    assert_eq!(world.ok(&list), "", "the image brings no database");
+    world.ok(&["volume", "create", "mydata"]);
+    mariadb_on(&world, &image, "mydata");
+    let bare = world.bulkhead(&["run", "--rm", "--network", "none", "-v", "other:/var/lib/mysql", &image]);
+    bare.fails(1, &["MARIADB_ROOT_PASSWORD"]);
+}
+
+#[test]
 fn mariadb_on_a_bind_chowns_and_restarts() {
     requires!(root, image "mariadb");
     let world = World::new();
     let image = world.base_image("mariadb");
     for owner in [0, 1000] {
-        mariadb_on_a_bind_of(&world, &image, owner);
+        let data = world.path(&format!("mydata{owner}"));
+        std::fs::create_dir(&data).unwrap();
+        std::os::unix::fs::chown(&data, Some(owner), Some(owner)).unwrap();
+        mariadb_on(&world, &image, data.to_str().unwrap());
+        let owned = std::fs::metadata(data.join("mysql")).unwrap().uid();
+        assert!(owned > 0 && owned < 65536, "the id on disk is the id inside: {owned}");
     }
 }
 
-fn mariadb_on_a_bind_of(world: &World, image: &str, owner: u32) {
-    let data = world.path(&format!("mydata{owner}"));
-    std::fs::create_dir(&data).unwrap();
-    std::os::unix::fs::chown(&data, Some(owner), Some(owner)).unwrap();
-    let bind = format!("{}:/var/lib/mysql", data.display());
+/// Starts the server twice on a volume or a bind: the first time it is filled, the second time what was told is kept.
+fn mariadb_on(world: &World, image: &str, source: &str) {
+    let bind = format!("{source}:/var/lib/mysql");
     let start = || {
         world.ok(&[
             "run",
@@ -186,10 +202,13 @@ fn mariadb_on_a_bind_of(world: &World, image: &str, owner: u32) {
     let query =
         |sql: &str| world.bulkhead(&["exec", "mm", "mariadb", "-h127.0.0.1", "-uroot", "-proot", "-Ne", sql, "my_db"]);
     wait_for("mariadb to answer", 120, || (query("select 41+1").stdout.trim() == "42").then_some(()));
+    let filled = "MariaDB init process done";
+    assert!(world.ok(&["logs", "mm"]).contains(filled), "{source} was filled");
     query("create table t(x int); insert into t values (7)").ok();
     stops(world, "mm");
     start();
     wait_for("the row after a restart", 60, || (query("select x from t").stdout.trim() == "7").then_some(()));
+    assert!(!world.ok(&["logs", "mm"]).contains(filled), "{source} was filled once");
     stops(world, "mm");
 }
 
