@@ -4,7 +4,7 @@
 use super::EngineError;
 use super::record::{ContainerRecord, MountKind};
 use crate::sandbox::{Bundle, Device, UserNamespace};
-use crate::security::Level;
+use crate::security::{Capability, Level};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 
 /// Returns the bind sources that belong to ordinary users, with their owners.
@@ -60,6 +60,10 @@ pub(super) fn walls_down(bundle: &Bundle) -> Vec<String> {
              in this container can take over the host"
                 .to_owned(),
         ],
+        (UserNamespace::Host { because }, _) if bundle.hardening.capabilities.contains(Capability::SYS_ADMIN) => vec![format!(
+            "{because}: root in this container is root of the host's user namespace, and with SYS_ADMIN it can make \
+             read-only binds and volumes writable; the other walls stand"
+        )],
         (UserNamespace::Host { because }, _) => {
             vec![format!("{because}: root in this container is root of the host's user namespace; the other walls stand")]
         }

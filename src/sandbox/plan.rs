@@ -21,6 +21,9 @@ pub struct LaunchPlan {
     /// Whether the kernel takes detached mounts as overlay layers and clones from them; otherwise they are attached in a
     /// mount namespace of a helper first.
     pub detached: bool,
+    /// Whether the root is made without a writable layer once all places for mounts are there: a read-only root whose
+    /// container keeps `CAP_SYS_ADMIN` in the host's user namespace, where no lock on a mount holds.
+    pub sealed: bool,
     /// What the shim makes outside, in the order of the descriptors handed to the mounter.
     pub outside: Vec<Outside>,
     /// What the mounter does before the first process exists.
@@ -287,9 +290,14 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
         early.push(Step::WorkingDir(bundle.process.cwd.clone()));
     }
     early.extend(sysctls(bundle)?);
+    let sys_admin = bundle.hardening.capabilities.0 & CAP_SYS_ADMIN != 0;
     Ok(LaunchPlan {
-        locked: bundle.hardening.capabilities.0 & CAP_SYS_ADMIN != 0 && user != UserPlan::Host,
         detached: host.detached_layers,
+        locked: sys_admin && user != UserPlan::Host,
+        sealed: sys_admin
+            && user == UserPlan::Host
+            && bundle.root_readonly
+            && matches!(bundle.root, Root::Overlay { .. }),
         late: late_steps(bundle, privileged),
         cgroup: plan_cgroup(bundle, &host.cgroups)?,
         user,
@@ -533,6 +541,9 @@ impl fmt::Display for LaunchPlan {
         }
         if !self.detached {
             writeln!(f, "make mounts in a namespace of a helper")?;
+        }
+        if self.sealed {
+            writeln!(f, "make the root again without a writable layer")?;
         }
         for (index, item) in self.outside.iter().enumerate() {
             writeln!(f, "outside {index}: {item}")?;

@@ -116,6 +116,33 @@ impl<'a> Tree<'a> {
         Ok(())
     }
 
+    /// Makes the places of all mounts in the root, while it can be written.
+    pub(super) fn places(&self) -> Result<(), LaunchError> {
+        for path in ["dev", "proc", "sys"] {
+            self.plain_dir(path)?;
+        }
+        let mut covered: Vec<&str> = vec!["/dev", "/proc", "/sys"];
+        for step in &self.plan.early {
+            let (target, kind) = match step {
+                Step::Tmpfs { target, .. } | Step::WorkingDir(target) => (target, Kind::Directory),
+                Step::Attach { outside, target } => match self.outside.get(*outside) {
+                    Some(source) if !is_dir(source.as_fd()).at(|| format!("look at the source of {target}"))? => {
+                        (target, Kind::File)
+                    }
+                    _ => (target, Kind::Directory),
+                },
+                _ => continue,
+            };
+            if !covered.iter().any(|above| Path::new(target).starts_with(above)) {
+                self.target_inside(target, kind)?;
+            }
+            if !matches!(step, Step::WorkingDir(_)) {
+                covered.push(target);
+            }
+        }
+        Ok(())
+    }
+
     /// Names the binds attached already, for the tree that goes on in another namespace.
     pub(super) fn already(&mut self, attached: Vec<usize>) {
         self.attached = attached;
