@@ -1,7 +1,7 @@
 //! Running a command of a build in its tree: a container without a record, gone when the command ends.
 
 use super::build::{Builder, StepTree};
-use super::hardening::walls;
+use super::hardening::{walls, with_ping};
 use super::network::{HOST_RESOLVER, taken};
 use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
 use super::spec::{DEFAULT_SHM, bind_ids};
@@ -172,6 +172,8 @@ impl Builder<'_> {
             true => UserNamespace::Host { because: "--network=host".to_owned() },
             false => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
         };
+        let net = if host_network { Namespace::Host } else { Namespace::New };
+        let hardening = with_ping(Hardening { seccomp, ..walls.hardening }, (&walls.seccomp, &[]), &userns, &net);
         let at = &tree.active;
         let new = || Namespace::New;
         let bundle = Bundle {
@@ -185,14 +187,7 @@ impl Builder<'_> {
             },
             root_readonly: false,
             userns,
-            namespaces: Namespaces {
-                net: if host_network { Namespace::Host } else { Namespace::New },
-                pid: new(),
-                ipc: new(),
-                uts: new(),
-                cgroup: new(),
-                time: new(),
-            },
+            namespaces: Namespaces { net, pid: new(), ipc: new(), uts: new(), cgroup: new(), time: new() },
             hostname: HOSTNAME.to_owned(),
             domainname: String::new(),
             process: Process {
@@ -211,7 +206,7 @@ impl Builder<'_> {
             devices: Vec::new(),
             sysctls: Vec::new(),
             cgroup: Cgroup { path: format!("bulkhead/{id}"), limits: self.limits() },
-            hardening: Hardening { seccomp, ..walls.hardening },
+            hardening,
             init: false,
             require: Vec::new(),
         };

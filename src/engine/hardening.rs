@@ -2,6 +2,8 @@
 
 use super::record::SeccompChoice;
 use super::request::HardeningRequest;
+use crate::sandbox::{Namespace, UserNamespace};
+use crate::security::capabilities::Capability;
 use crate::security::{Hardening, Level, capabilities};
 use std::path::PathBuf;
 
@@ -97,6 +99,24 @@ pub(super) fn walls(request: &HardeningRequest) -> Result<Walls, HardeningError>
     Ok(walls)
 }
 
+/// Adds `NET_RAW` for `ping` where it is fenced: in a network and a user namespace that are not the host's, behind a
+/// profile of ours that was compiled without it and so lets ICMP sockets alone pass, with the kernel's own headers.
+/// Docker gives it unfenced.
+pub(super) fn with_ping(
+    hardening: Hardening,
+    (choice, cap_drop): (&SeccompChoice, &[String]),
+    userns: &UserNamespace,
+    net: &Namespace,
+) -> Hardening {
+    let own = !matches!(userns, UserNamespace::Host { .. }) && *net != Namespace::Host;
+    let fenced = hardening.seccomp.is_some() && matches!(choice, SeccompChoice::Default | SeccompChoice::Strict);
+    // A list that was refused made no container.
+    let wanted = capabilities::ping_by_default(hardening.level, cap_drop).unwrap_or(false);
+    let set = hardening.capabilities;
+    let capabilities = if own && fenced && wanted { set.with(Capability::NET_RAW) } else { set };
+    Hardening { capabilities, ..hardening }
+}
+
 fn apply(option: &str, walls: &mut Walls, system_paths: &mut bool) -> Result<(), HardeningError> {
     // Docker accepts both `key=value` and the older `key:value`.
     let (key, value) = option.split_once(['=', ':']).unwrap_or((option, ""));
@@ -124,4 +144,40 @@ fn apply(option: &str, walls: &mut Walls, system_paths: &mut bool) -> Result<(),
         _ => return Err(HardeningError::Option(option.to_owned())),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::{CapabilitySet, SeccompFilter};
+
+    #[test]
+    fn ping_is_given_where_it_is_fenced() {
+        let range = UserNamespace::Range { base: 0x7000_0000 };
+        let host = UserNamespace::Host { because: "--userns=host".to_owned() };
+        let check = |request: &HardeningRequest, userns: &UserNamespace, net: Namespace, given: bool| {
+            let Walls { hardening, seccomp, .. } = walls(request).unwrap();
+            let filter = SeccompFilter { profile: "x".to_owned(), instructions: vec![0] };
+            let compiled = (seccomp != SeccompChoice::Unconfined).then_some(filter);
+            let hardening = Hardening { seccomp: compiled, ..hardening };
+            let set = with_ping(hardening, (&seccomp, &request.cap_drop), userns, &net).capabilities;
+            assert_eq!(set.contains(Capability::NET_RAW), given, "{request:?} {userns:?} {net:?}");
+        };
+        let plain = HardeningRequest::default();
+        check(&plain, &range, Namespace::New, true);
+        check(&plain, &UserNamespace::Join { path: "/x".into(), base: 1 }, Namespace::Join("/x".into()), true);
+        check(&plain, &range, Namespace::Host, false);
+        check(&plain, &host, Namespace::New, false);
+        let with = |option: &str| HardeningRequest { security_opt: vec![option.to_owned()], ..Default::default() };
+        check(&with("seccomp=unconfined"), &range, Namespace::New, false);
+        check(&with("strict"), &range, Namespace::New, false);
+        check(&with("seccomp=strict"), &range, Namespace::New, true);
+        for name in ["NET_RAW", "cap_net_raw", "ALL", "CHOWN,NET_RAW"] {
+            let dropped = HardeningRequest { cap_drop: vec![name.to_owned()], ..Default::default() };
+            check(&dropped, &range, Namespace::New, false);
+        }
+        let asked = HardeningRequest { cap_add: vec!["NET_RAW".to_owned()], ..with("seccomp=unconfined") };
+        check(&asked, &host, Namespace::Host, true);
+        assert!(!CapabilitySet::DEFAULT.contains(Capability::NET_RAW), "the filter is compiled without it");
+    }
 }

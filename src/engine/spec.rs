@@ -1,5 +1,6 @@
 //! From a container's record to its bundle (pure).
 
+use super::hardening::with_ping;
 use super::record::{ContainerRecord, MountKind, MountPoint};
 use super::request::NetworkMode;
 use crate::sandbox::{BindIds, Bundle, Cgroup, Device, Mount, MountSource, Namespace, Namespaces, Root, UserNamespace};
@@ -49,10 +50,15 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
         shm_size: request.shm_size.map_or(DEFAULT_SHM, |size| size.0),
         devices: now.devices.clone(),
         sysctls: sysctls(record, &userns, &namespaces),
+        hardening: with_ping(
+            Hardening { seccomp: now.seccomp.clone(), ..record.hardening.clone() },
+            (&record.seccomp, &request.hardening.cap_drop),
+            &userns,
+            &namespaces.net,
+        ),
         userns,
         namespaces,
         cgroup: Cgroup { path: format!("bulkhead/{}", record.id), limits: record.limits.clone() },
-        hardening: Hardening { seccomp: now.seccomp.clone(), ..record.hardening.clone() },
         init: request.init,
         require: request.require.clone(),
     }

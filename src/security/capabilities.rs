@@ -123,7 +123,7 @@ impl CapabilitySet {
     /// Docker's fourteen without three. `MKNOD` makes no device in a user namespace (EPERM whatever the set) and would in
     /// the host's (`--net=host`); pipes and sockets need none. `AUDIT_WRITE` counts in the initial user namespace only;
     /// elsewhere the kernel answers ECONNREFUSED before it looks, which PAM takes for "no audit". `NET_RAW` forges
-    /// packets to neighbours of a bridge; `ping` works without it through `net.ipv4.ping_group_range`.
+    /// packets to neighbours of a bridge; a container gets it for `ping` alone ([`ping_by_default`]).
     pub const DEFAULT: Self = Self::EMPTY
         .with(Capability::CHOWN)
         .with(Capability::DAC_OVERRIDE)
@@ -232,6 +232,16 @@ pub fn resolve(
     } else {
         CapabilitySet(base.0 & !dropped.named.0 | added.named.0)
     })
+}
+
+/// Returns whether a container of this level is given `NET_RAW` for `ping` where a filter fences it (`socket` of our own
+/// profiles, compiled without it): a `--cap-drop` that names it, or everything, keeps it away.
+///
+/// # Errors
+/// An unknown name in the list.
+pub fn ping_by_default(level: Level, cap_drop: &[String]) -> Result<bool, CapabilityError> {
+    let dropped = Tweak::parse(cap_drop)?;
+    Ok(level == Level::Default && !dropped.all && !dropped.named.contains(Capability::NET_RAW))
 }
 
 /// A parsed `--cap-add` or `--cap-drop` list.

@@ -217,14 +217,56 @@ fn capabilities_open_what_belongs_to_them() {
     assert_eq!(verdict(&nodes, "keyctl", &[]), errno(libc::EPERM), "closed even then");
 }
 
+/// A container may hold `NET_RAW` for `ping` behind a profile compiled without it.
+#[test]
+fn raw_sockets_are_for_ping_alone() {
+    let (raw, admin) = (Capability::NET_RAW, Capability::NET_ADMIN);
+    let closed = [("socket", [2, 3, 255]), ("socket", [2, 3, 6]), ("socket", [2, 3, 0]), ("socket", [10, 3, 58])];
+    let options = [("IP_HDRINCL", 0, 3), ("IP_TRANSPARENT", 0, 19), ("IPV6_TRANSPARENT", 41, 75)];
+    for (source, set) in
+        [(ProfileSource::Default, CapabilitySet::DEFAULT), (ProfileSource::Strict, CapabilitySet::STRICT)]
+    {
+        let (fenced, open) = (ours(source, set), ours(source, set.with(raw)));
+        for upper in [0, 1 << 32] {
+            assert_eq!(verdict(&fenced, "socket", &[2 | upper, 3 | upper, 1 | upper]), ALLOW);
+            for (name, arguments) in closed {
+                let arguments = arguments.map(|argument| argument | upper);
+                assert_eq!(verdict(&fenced, name, &arguments), errno(libc::EPERM), "{name} {arguments:?}");
+                assert_eq!(verdict(&open, name, &arguments), ALLOW, "{name} {arguments:?}");
+            }
+            for (name, level, option) in options {
+                let arguments = [7, level | upper, option | upper];
+                assert_eq!(verdict(&fenced, "setsockopt", &arguments), errno(libc::EPERM), "{name}");
+                assert_eq!(verdict(&open, "setsockopt", &arguments), ALLOW, "{name}");
+            }
+            // SOCK_PACKET, which the kernel takes for a packet socket.
+            assert_eq!(verdict(&fenced, "socket", &[2 | upper, 10 | upper, 3]), errno(libc::EAFNOSUPPORT));
+        }
+        assert_eq!(verdict(&fenced, "setsockopt", &[7, 1, 2]), ALLOW);
+        let proxy = ours(source, set.with(admin));
+        assert_eq!(
+            verdict(&proxy, "setsockopt", &[7, 0, 19]),
+            ALLOW,
+            "who administers the network may answer for others"
+        );
+        assert_eq!(verdict(&proxy, "setsockopt", &[7, 0, 3]), errno(libc::EPERM));
+    }
+}
+
 #[test]
 fn strict_is_a_part_of_default() {
     let default = ours(ProfileSource::Default, CapabilitySet::DEFAULT);
     let strict = ours(ProfileSource::Strict, CapabilitySet::STRICT);
     for (name, _) in syscalls::X86_64 {
-        for arguments in
-            [[0; 6], [1; 6], [2, 1, 0, 0, 0, 0], [16, 3, 0, 0, 0, 0], [u64::MAX; 6], [8, 0o10_644, 0, 0, 0, 0]]
-        {
+        for arguments in [
+            [0; 6],
+            [1; 6],
+            [2, 1, 0, 0, 0, 0],
+            [2, 3, 255, 0, 0, 0],
+            [16, 3, 0, 0, 0, 0],
+            [u64::MAX; 6],
+            [8, 0o10_644, 0, 0, 0, 0],
+        ] {
             if verdict(&strict, name, &arguments) == ALLOW {
                 assert_eq!(verdict(&default, name, &arguments), ALLOW, "{name} {arguments:?}");
             }
