@@ -4,6 +4,7 @@
 mod boot;
 mod build;
 mod cve;
+mod cve_images;
 mod exec;
 mod faults;
 mod hardening;
@@ -22,3 +23,4 @@ mod shim;
 mod support;
 mod tidy;
 mod volumes;
+mod walls;

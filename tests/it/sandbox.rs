@@ -74,7 +74,7 @@ impl Box {
         self.dir.path().join(part)
     }
 
-    fn lower(&self, part: &str) -> PathBuf {
+    pub(crate) fn lower(&self, part: &str) -> PathBuf {
         self.path("lower").join(part)
     }
 
@@ -167,8 +167,8 @@ fn mode(path: &Path, mode: u32) {
 
 /// A running container whose output is collected.
 pub(crate) struct Live {
-    running: Running,
-    output: std::fs::File,
+    pub(crate) running: Running,
+    pub(crate) output: std::fs::File,
 }
 
 fn launch(bundle: &Bundle) -> Result<Live, LaunchError> {
