@@ -1,4 +1,5 @@
-//! `enable` and `disable`: a unit of systemd that has `start --all` run at every boot, since no daemon of ours would.
+//! `enable` and `disable`: a unit of systemd that has `start --all` run at every boot and `stop --all` at every shutdown,
+//! since no daemon of ours would.
 
 use super::context::{Context, out};
 use super::error::{Failure, Outcome, exit};
@@ -76,12 +77,11 @@ fn unit(program: &Path, paths: &Paths, settings: Option<&Path>) -> String {
     if let Some(settings) = settings {
         let _ = writeln!(text, "Environment=BULKHEAD_CONFIG={}", word(settings));
     }
+    // The supervisors leave the unit's control group, so they are asked by name.
+    let program = format!("{} --root {} --run {}", word(program), word(&paths.root), word(&paths.run));
     let _ = write!(
         text,
-        "ExecStart={} --root {} --run {} start --all\n\n[Install]\nWantedBy=multi-user.target\n",
-        word(program),
-        word(&paths.root),
-        word(&paths.run)
+        "ExecStart={program} start --all\nExecStop={program} stop --all\n\n[Install]\nWantedBy=multi-user.target\n"
     );
     text
 }

@@ -86,8 +86,12 @@ impl From<EngineError> for Failure {
 /// When it cannot be written; a reader that has gone ends the command quietly.
 pub(super) fn out(text: impl AsRef<[u8]>) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_ref())?;
-    stdout.flush()
+    stdout.write_all(text.as_ref()).and_then(|()| stdout.flush()).map_err(named("stdout"))
+}
+
+/// Says in an error which of our own streams could not be written.
+pub(super) fn named(stream: &'static str) -> impl FnOnce(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("write to {stream}: {error}"))
 }
 
 /// Writes talk to stderr; nobody to talk to is no failure.

@@ -1,10 +1,22 @@
-//! What comes back after a boot: there is no daemon, so `start --all` asks, and `enable` has it asked at boot.
+//! What ends with the machine and comes back after a boot: there is no daemon, so `stop --all` and `start --all` ask, and
+//! `enable` has them asked.
 
+use super::containers::is_alive;
 use super::record::Container;
 use super::{Engine, EngineError};
 use crate::shim::{RestartPolicy, State, Status};
 
 impl Engine {
+    /// Returns the containers that run, newest first, so that what was made to be joined ends last.
+    ///
+    /// # Errors
+    /// When a record cannot be read.
+    pub fn running(&self) -> Result<Vec<Container>, EngineError> {
+        let mut running = self.list()?;
+        running.retain(|container| is_alive(container.state.status));
+        Ok(running)
+    }
+
     /// Returns the containers that their restart policies want running and that do not run, oldest first, so that
     /// whatever a container was made to join stands before it.
     ///

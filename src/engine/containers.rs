@@ -136,6 +136,6 @@ impl Engine {
 }
 
 /// Tells whether a status needs a living shim.
-fn is_alive(status: Status) -> bool {
+pub(super) fn is_alive(status: Status) -> bool {
     matches!(status, Status::Running | Status::Paused | Status::Restarting)
 }

@@ -31,6 +31,7 @@ pub use commit::CommitRequest;
 pub use error::EngineError;
 pub use exec::ExecRequest;
 pub use start::{AttachRequest, Launcher, Started};
+pub use stop::Stopping;
 pub use volumes::VolumeEntry;
 
 use crate::config::Settings;

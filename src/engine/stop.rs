@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 /// How long a shim that has been told to end may take to let go of its lock.
 const LINGER: Duration = Duration::from_secs(10);
 
+/// A stop that was asked for and is not over yet.
+#[derive(Debug)]
+pub struct Stopping(Option<Client>);
+
 impl Engine {
     /// Connects to the shim of a running container.
     ///
@@ -47,14 +51,43 @@ impl Engine {
         signal: Option<i32>,
         timeout: Option<i64>,
     ) -> Result<Option<Stopped>, EngineError> {
+        let stopping = self.begin_stop(id, signal, timeout, true)?;
+        self.end_stop(id, stopping)
+    }
+
+    /// Asks a container to stop without waiting for it, so that several can be stopped at once; whoever asks also calls
+    /// [`Engine::end_stop`]. What is not `by_user` is a shutdown: its restart policy brings the container back at boot.
+    ///
+    /// # Errors
+    /// When the shim cannot be reached.
+    pub fn begin_stop(
+        &self,
+        id: &ContainerId,
+        signal: Option<i32>,
+        timeout: Option<i64>,
+        by_user: bool,
+    ) -> Result<Stopping, EngineError> {
         let mut client = match self.client(id) {
-            Err(EngineError::NotRunning(_)) => return Ok(None),
+            Err(EngineError::NotRunning(_)) => return Ok(Stopping(None)),
             other => other?,
         };
-        let stopped = match client.stop(signal, timeout) {
+        match client.begin_stop(signal, timeout, by_user) {
+            // It is on its way out already.
+            Ok(()) | Err(ShimError::Codec(_)) => Ok(Stopping(Some(client))),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Waits until a container that was asked to stop has; `None` when it ended by itself.
+    ///
+    /// # Errors
+    /// When its shim does not let go.
+    pub fn end_stop(&self, id: &ContainerId, stopping: Stopping) -> Result<Option<Stopped>, EngineError> {
+        let Some(mut client) = stopping.0 else { return Ok(None) };
+        let stopped = match client.stopped() {
             Ok(stopped) => Some(stopped),
             // It ended by itself between our question and the shim's answer.
-            Err(ShimError::Gone { .. }) => None,
+            Err(ShimError::Gone { .. } | ShimError::Codec(_)) => None,
             Err(error) => return Err(error.into()),
         };
         self.settled(id)?;

@@ -197,7 +197,24 @@ impl Client {
     /// # Errors
     /// When the shim ends without an answer.
     pub fn stop(&mut self, signal: Option<i32>, timeout: Option<i64>) -> Result<Stopped, ShimError> {
-        self.ask("stop", Some((&Request::Stop { signal, timeout }, &[])), None, |reply, _| match reply {
+        self.begin_stop(signal, timeout, true)?;
+        self.stopped()
+    }
+
+    /// Asks the container to stop without waiting for it, which [`Client::stopped`] does; see [`Request::Stop`].
+    ///
+    /// # Errors
+    /// When the shim is gone.
+    pub fn begin_stop(&mut self, signal: Option<i32>, timeout: Option<i64>, by_user: bool) -> Result<(), ShimError> {
+        self.send(&Request::Stop { signal, timeout, by_user }, &[])
+    }
+
+    /// Waits for the end of a stop that was asked for with [`Client::begin_stop`].
+    ///
+    /// # Errors
+    /// When the shim ends without an answer.
+    pub fn stopped(&mut self) -> Result<Stopped, ShimError> {
+        self.ask("stop", None, None, |reply, _| match reply {
             Reply::Stopped { killed, ignored } => Ok(Stopped { killed, ignored }),
             other => Err(other),
         })

@@ -49,6 +49,8 @@ pub enum Request {
         signal: Option<i32>,
         /// Seconds instead of the plan's; negative waits for ever.
         timeout: Option<i64>,
+        /// Whether it is the user's wish, which `unless-stopped` heeds at the next boot; a shutdown is not.
+        by_user: bool,
     },
     /// Change the size of the first process's terminal.
     Resize {

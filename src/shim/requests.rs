@@ -24,11 +24,11 @@ impl<J: Jail> Supervisor<J> {
             Request::Attach { stdin, output } => return Some(self.attach(stdin, output)),
             Request::Exec { process, privileged } => return Some(self.exec(number, &process, privileged, descriptors)),
             Request::Signal { signal } => self.signal(signal),
-            Request::Stop { signal, timeout } => {
+            Request::Stop { signal, timeout, by_user } => {
                 if let Some(caller) = self.caller(number) {
                     caller.stops = true;
                 }
-                self.state.stopped_by_user = true;
+                self.state.stopped_by_user |= by_user;
                 self.begin_stop(signal, timeout);
                 return None;
             }

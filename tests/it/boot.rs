@@ -69,6 +69,27 @@ fn a_boot_brings_back_what_policies_say_and_forgets_the_rest() {
 }
 
 #[test]
+fn a_shutdown_ends_what_runs_in_good_order_and_the_next_boot_brings_it_back() {
+    requires!(root, program "nft");
+    let world = World::new();
+    let image = world.busybox();
+    let script = "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.05; done";
+    for (name, policy) in [("one", "unless-stopped"), ("two", "always"), ("three", "no")] {
+        let start = ["run", "-d", "--network", "none", "--name", name, "--restart", policy, image, "sh", "-c", script];
+        world.ok(&start);
+        wait_for("its handler", 10, || world.ok(&["logs", name]).contains("up").then_some(()));
+    }
+    world.bulkhead(&["stop", "--all", "one"]).fails(125, &["--all"]);
+    assert_eq!(world.ok(&["stop", "--all"]), "three\ntwo\none", "newest first");
+    assert_eq!(world.inspect("one", "{{.State.Status}} {{.State.ExitCode}}"), "exited 0");
+    boot(&world);
+    assert_eq!(world.ok(&["start", "--all"]), "one\ntwo");
+    world.ok(&["stop", "one", "two"]);
+    boot(&world);
+    assert_eq!(world.ok(&["start", "--all"]), "two", "the user's stop lasts");
+}
+
+#[test]
 fn a_state_cut_short_by_the_power_counts_as_an_end() {
     requires!(root);
     let world = World::new();

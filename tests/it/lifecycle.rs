@@ -68,6 +68,22 @@ fn a_process_one_that_ignores_term_is_noticed_and_said() {
 }
 
 #[test]
+fn several_that_do_not_heed_a_stop_take_their_time_together() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let names = ["deaf1", "deaf2", "deaf3"];
+    for name in names {
+        world.ok(&["run", "-d", "--network", "none", "--name", name, image, "sleep", "600"]);
+    }
+    let started = Instant::now();
+    let seen = world.bulkhead(&["stop", "-t", "4", "deaf1", "nobody", "deaf2", "deaf3"]).code(1);
+    assert_eq!(seen.stdout, "deaf1\ndeaf2\ndeaf3\n");
+    assert!(seen.stderr.contains("No such container: nobody"), "{}", seen.stderr);
+    assert!(started.elapsed().as_secs() < 10, "took {:?}", started.elapsed());
+}
+
+#[test]
 fn kill_sends_what_it_is_told() {
     requires!(root);
     let world = World::new();
@@ -126,6 +142,46 @@ fn ps_has_dockers_columns_filters_and_formats() {
     }
     world.bulkhead(&["ps", "-f", "colour=red"]).fails(1, &["colour"]);
     world.bulkhead(&["ps", "--format", "{{.Nothing}}"]).fails(1, &["Nothing"]);
+}
+
+#[test]
+fn prune_keeps_what_runs_and_what_filters_spare() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&["run", "-d", "--network", "none", "--name", "up", image, "sleep", "600"]);
+    for (name, label) in [("old", "keep=no"), ("kept", "keep=yes"), ("bare", "other")] {
+        world.ok(&["run", "--network", "none", "--name", name, "--label", label, image, "sh", "-c", "echo 12345 > /f"]);
+    }
+    let names = || world.ok(&["ps", "-a", "--format", "{{.Names}}"]);
+    world.bulkhead(&["container", "prune", "-f", "--filter", "colour=red"]).fails(125, &["colour", "until"]);
+    let said = world.ok(&["container", "prune", "-f", "--filter", "until=1h"]);
+    assert_eq!((said.as_str(), names().as_str()), ("Total reclaimed space: 0B", "bare\nkept\nold\nup"));
+    let filters = ["--filter", "label=keep", "--filter", "label!=keep=yes"];
+    let said = world.ok(&[&["container", "prune", "-f"][..], &filters].concat());
+    assert!(said.starts_with("Deleted Containers:\n") && said.ends_with("Total reclaimed space: 6B"), "{said}");
+    assert_eq!(names(), "bare\nkept\nup");
+    world.ok(&["container", "prune", "-f"]);
+    assert_eq!(names(), "up");
+}
+
+#[test]
+fn a_container_between_two_runs_says_that_it_restarts() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let start = ["run", "-d", "--network", "none", "--name", "again", "--restart", "always", image];
+    world.ok(&[&start[..], &["sh", "-c", "exit 1"]].concat());
+    // The waits double: after a few runs it is between two for seconds.
+    wait_for("a long wait", 60, || {
+        (world.inspect("again", "{{.RestartCount}}").parse::<u32>().unwrap() >= 5).then_some(())
+    });
+    world.wait_status("again", "restarting");
+    assert!(world.ok(&["ps", "--format", "{{.Status}}"]).starts_with("Restarting (1) "));
+    world.bulkhead(&["exec", "again", "true"]).fails(1, &["is restarting"]);
+    world.bulkhead(&["attach", "again"]).fails(1, &["restarting"]);
+    world.ok(&["stop", "again"]);
+    assert_eq!(world.inspect("again", "{{.State.Status}}"), "exited");
 }
 
 #[test]
@@ -242,6 +298,28 @@ fn signals_reach_the_container_unless_told_otherwise() {
     assert_eq!(interrupted("passed", &[]), (Some(5), "ready\nint\n".to_owned()));
     assert_eq!(interrupted("kept", &["--sig-proxy=false"]), (Some(130), "ready\n".to_owned()));
     assert_eq!(world.inspect("kept", "{{.State.Status}}"), "running", "it was our end, not the container's");
+}
+
+#[test]
+fn output_that_cannot_be_written_is_said_and_a_reader_that_left_is_not() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let say = |line: &[&str]| {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = world.command(line).stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for line in [&["ps"][..], &["run", "--rm", "--network", "none", image, "echo", "x"]] {
+        let (code, text) = say(line);
+        assert!(code == Some(1) && text.contains("write to stdout: No space left"), "{line:?}: {text}");
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let gone = world.command(&["images"]).stdout(writer).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let gone = gone.wait_with_output().unwrap();
+    assert_eq!((gone.status.code(), String::from_utf8(gone.stderr).unwrap().as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -73,6 +73,12 @@ pub(super) fn exec(context: &Context<'_>, parsed: Parsed) -> Outcome {
             return Err(Failure::failed(format!("container {name} is paused, unpause the container before exec"))
                 .hint(format!("bulkhead unpause {name}")));
         }
+        Status::Restarting => {
+            return Err(Failure::failed(format!(
+                "container {name} is restarting, wait until the container is running"
+            ))
+            .hint(format!("bulkhead logs {name} may say why it ends again and again")));
+        }
         _ => {
             return Err(
                 Failure::failed(format!("container {name} is not running")).hint(format!("bulkhead start {name}"))

@@ -2,15 +2,22 @@
 
 use super::run::code_byte;
 use super::values::{parse_integer, parse_signal};
-use crate::base::{human_size, signal_name};
+use crate::base::{ContainerId, Timestamp, human_size, signal_name};
 use crate::cli::context::{Context, each, out, talk};
 use crate::cli::error::{Failure, Outcome};
-use crate::cli::flags::{Parsed, switch, value};
-use crate::engine::{Engine, EngineError};
+use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::time::parse_time;
+use crate::engine::record::ContainerRecord;
+use crate::engine::{Engine, EngineError, Stopping};
 use crate::image::Snapshotter;
 use crate::shim::Status;
 use clap::Command;
 use std::io::{BufRead, IsTerminal};
+
+/// Flags of `stop`.
+pub(super) fn stop_verb_flags(command: Command) -> Command {
+    stop_flags(command).arg(switch("all", "Stop every container, as at shutdown: 'start --all' starts them again"))
+}
 
 /// Flags of `stop` and `restart`.
 pub(super) fn stop_flags(command: Command) -> Command {
@@ -36,11 +43,10 @@ pub(in crate::cli) fn prune_flags(command: Command) -> Command {
     command.arg(switch("force", "Do not prompt for confirmation").short('f'))
 }
 
-/// Stops one container and says when its first process did not heed the signal.
-fn stop_one(engine: &Engine, name: &str, signal: Option<i32>, timeout: Option<i64>) -> Outcome<()> {
-    let id = engine.find(name)?;
+/// Waits for the end of a stop and says when the first process did not heed the signal.
+fn stopped(engine: &Engine, name: &str, signal: Option<i32>, (id, stopping): (ContainerId, Stopping)) -> Outcome<()> {
     let number = signal.unwrap_or(engine.record(&id)?.stop_signal);
-    if let Some(stopped) = engine.stop(&id, signal, timeout)?
+    if let Some(stopped) = engine.end_stop(&id, stopping)?
         && stopped.killed
     {
         let signal = signal_name(number);
@@ -59,9 +65,29 @@ fn stop_one(engine: &Engine, name: &str, signal: Option<i32>, timeout: Option<i6
 /// `stop`.
 pub(super) fn stop(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let (signal, timeout) = (parsed.read("signal", parse_signal)?, parsed.read("timeout", parse_integer)?);
+    let all = parsed.switch("all")?;
+    if all && !parsed.arguments.is_empty() {
+        return Err(parsed.conflict("conflicting options: --all goes without names"));
+    }
+    if !all {
+        parsed.require_arguments(1)?;
+    }
     let engine = context.engine()?;
-    each(&parsed.arguments, |name| {
-        stop_one(&engine, name, signal, timeout)?;
+    let names = match all {
+        true => engine.running()?.into_iter().map(|container| container.record.name).collect(),
+        false => parsed.arguments.clone(),
+    };
+    let begin = |name: &String| -> Outcome<(ContainerId, Stopping)> {
+        let id = engine.find(name)?;
+        let stopping = engine.begin_stop(&id, signal, timeout, !all)?;
+        Ok((id, stopping))
+    };
+    // All are asked first, so that those that do not heed it take their time together.
+    let mut begun: Vec<Outcome<_>> = names.iter().map(begin).collect();
+    begun.reverse();
+    each(&names, |name| {
+        let Some(begun) = begun.pop() else { return Ok(()) };
+        stopped(&engine, name, signal, begun?)?;
         Ok(out(format!("{name}\n"))?)
     })
 }
@@ -71,8 +97,9 @@ pub(super) fn restart(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let (signal, timeout) = (parsed.read("signal", parse_signal)?, parsed.read("timeout", parse_integer)?);
     let engine = context.engine()?;
     each(&parsed.arguments, |name| {
-        stop_one(&engine, name, signal, timeout)?;
         let id = engine.find(name)?;
+        let stopping = engine.begin_stop(&id, signal, timeout, true)?;
+        stopped(&engine, name, signal, (id.clone(), stopping))?;
         let started = engine.start(&id, &mut || context.launch(), None, None)?;
         started.warnings.iter().for_each(|warning| talk(format!("WARNING: {warning}\n")));
         Ok(out(format!("{name}\n"))?)
@@ -161,8 +188,52 @@ pub(in crate::cli) fn confirmed(parsed: &Parsed, warning: &str) -> Result<bool, 
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Flags of `container prune`.
+pub(super) fn container_prune_flags(command: Command) -> Command {
+    prune_flags(command).arg(list(
+        "filter",
+        "Provide filter values (e.g. \"until=24h\", \"label=KEY[=VALUE]\", \"label!=KEY[=VALUE]\")",
+    ))
+}
+
+/// One `--filter` of `container prune`; all must hold.
+#[derive(Debug, PartialEq)]
+enum Pruned {
+    /// Created before this.
+    Until(Timestamp),
+    /// Has this label, with a value or any; or has it not.
+    Label(String, Option<String>, bool),
+}
+
+impl Pruned {
+    fn parse(text: &str) -> Result<Vec<Self>, String> {
+        let (key, value) = text.split_once('=').ok_or("bad format of filter (expected name=value)")?;
+        let label = |wanted| match value.split_once('=') {
+            Some((key, value)) => Self::Label(key.to_owned(), Some(value.to_owned()), wanted),
+            None => Self::Label(value.to_owned(), None, wanted),
+        };
+        Ok(vec![match key {
+            "until" => Self::Until(parse_time(value)?),
+            "label" => label(true),
+            "label!" => label(false),
+            _ => return Err(format!("invalid filter '{key}'; known are until, label and label!")),
+        }])
+    }
+
+    fn holds(&self, record: &ContainerRecord) -> bool {
+        match self {
+            Self::Until(latest) => record.created < *latest,
+            Self::Label(key, value, wanted) => {
+                let is = |(known, text): &(String, String)| known == key && value.as_ref().is_none_or(|v| v == text);
+                record.labels.iter().any(is) == *wanted
+            }
+        }
+    }
+}
+
 /// `container prune`.
 pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
+    let filters = parsed.read_all("filter", Pruned::parse)?;
     if !confirmed(&parsed, "This will remove all stopped containers.")? {
         return Ok(0);
     }
@@ -172,6 +243,7 @@ pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
         .list()?
         .into_iter()
         .filter(|container| stopped(container.state.status))
+        .filter(|container| filters.iter().all(|filter| filter.holds(&container.record)))
         .map(|container| container.record.id.to_string())
         .collect();
     if !ids.is_empty() {

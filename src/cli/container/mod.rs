@@ -92,10 +92,10 @@ pub(super) static VERBS: &[Verb] = &[
     ),
     verb(
         &["stop", "container stop"],
-        "stop [OPTIONS] CONTAINER [CONTAINER...]",
+        "stop [OPTIONS] CONTAINER [CONTAINER...] | stop --all",
         "Stop one or more running containers",
-        (1, ANY),
-        lifecycle::stop_flags,
+        (0, ANY),
+        lifecycle::stop_verb_flags,
         lifecycle::stop,
     ),
     verb(
@@ -159,7 +159,7 @@ pub(super) static VERBS: &[Verb] = &[
         "container prune [OPTIONS]",
         "Remove all stopped containers",
         (0, 0),
-        lifecycle::prune_flags,
+        lifecycle::container_prune_flags,
         lifecycle::prune,
     ),
     verb(

@@ -334,6 +334,9 @@ pub(super) fn attach(context: &Context<'_>, parsed: Parsed) -> Outcome {
     match container.state.status {
         Status::Running => {}
         Status::Paused => return Err(Failure::failed("you cannot attach to a paused container, unpause it first")),
+        Status::Restarting => {
+            return Err(Failure::failed("you cannot attach to a restarting container, wait until it is running"));
+        }
         _ => return Err(Failure::failed("you cannot attach to a stopped container, start it first")),
     }
     let request = &container.record.request;

@@ -4,6 +4,7 @@ use super::frames::Frames;
 use super::raw::RawMode;
 use super::signals::Signals;
 use super::{stdin_is_terminal, window_size};
+use crate::cli::context::named;
 use crate::cli::detach::{DetachKeys, Typed};
 use nix::sys::signal::Signal;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -219,8 +220,8 @@ impl Session<'_> {
         }
         let show = self.show;
         let mut write = |stream: u8, bytes: &[u8]| match stream {
-            1 if show[0] => write_all(std::io::stdout().as_fd(), bytes),
-            2 if show[1] => write_all(std::io::stderr().as_fd(), bytes),
+            1 if show[0] => write_all(std::io::stdout().as_fd(), bytes).map_err(named("stdout")),
+            2 if show[1] => write_all(std::io::stderr().as_fd(), bytes).map_err(named("stderr")),
             _ => Ok(()),
         };
         match self.framing {
