@@ -238,7 +238,8 @@ fn cve_2024_23652_a_build_step_does_not_remove_files_of_the_host() {
     let (reference, imported) = image(&world, "bare", &[], "rm -f etc/hosts etc/resolv.conf; rmdir sys proc dev");
     imported.ok();
     for name in ["hosts", "resolv.conf"] {
-        std::fs::write(beside.join(name), "kept\n").unwrap();
+        // Empty, as the places of mounts are.
+        std::fs::write(beside.join(name), "").unwrap();
     }
     // What the step's mounts needed is taken out of the tree afterwards, along a path that the step has turned round.
     let file = format!(
@@ -249,8 +250,7 @@ fn cve_2024_23652_a_build_step_does_not_remove_files_of_the_host() {
     let seen = build(&world, "turned", &file);
     assert!(seen.code <= 1, "{seen:?}");
     for name in ["hosts", "resolv.conf"] {
-        assert_eq!(std::fs::read_to_string(beside.join(name)).unwrap(), "kept\n", "{name}");
-        std::fs::remove_file(beside.join(name)).unwrap();
+        std::fs::remove_file(beside.join(name)).unwrap_or_else(|error| panic!("{name} was removed: {error}"));
     }
     canary.check("a build step");
 }
