@@ -351,7 +351,7 @@ fn health_is_shown_and_checks_stand_under_the_same_walls() {
     let image = world.busybox();
     let flags = [
         "--health-cmd",
-        "grep -q '^Seccomp:.2' /proc/self/status && test -f /ok",
+        "grep -q '^Seccomp:.2' /proc/self/status && kill -0 1 && echo from-check >/proc/1/fd/1 && test -f /ok",
         "--health-interval",
         "100ms",
         "--health-retries",
@@ -363,6 +363,7 @@ fn health_is_shown_and_checks_stand_under_the_same_walls() {
     world.ok(&arguments);
     wait_for("healthy", 20, || (world.inspect("checked", "{{.State.Health.Status}}") == "healthy").then_some(()));
     assert!(world.ok(&["ps", "--format", "{{.Status}}"]).contains("(healthy)"));
+    assert!(world.ok(&["logs", "checked"]).contains("from-check"), "a check reaches the first process's stdout");
     world.ok(&["exec", "checked", "rm", "/ok"]);
     wait_for("unhealthy", 20, || (world.inspect("checked", "{{.State.Health.Status}}") == "unhealthy").then_some(()));
 }
