@@ -205,7 +205,7 @@ impl Builder<'_> {
             shm_size: DEFAULT_SHM,
             devices: Vec::new(),
             sysctls: Vec::new(),
-            cgroup: Cgroup { path: format!("bulkhead/{id}"), limits: self.limits() },
+            cgroup: Cgroup { path: crate::sandbox::group_name(id), limits: self.limits() },
             hardening,
             init: false,
             require: Vec::new(),

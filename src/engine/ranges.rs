@@ -42,7 +42,7 @@ pub fn take(paths: &Paths, id: &ContainerId) -> Result<u32, RangeError> {
     let start = u32::from_str_radix(&id.as_str()[..7], 16).unwrap_or(0) % slots;
     let taken = (0..slots).map(|step| FIRST + (start + step) % slots * SIZE).find(|base| {
         let path = file(paths, *base);
-        let take = || std::os::unix::fs::symlink(id.as_str(), &path).is_ok();
+        let take = || std::os::unix::fs::symlink(id.packed(), &path).is_ok();
         take() || (is_stale(paths, &path) && std::fs::remove_file(&path).is_ok() && take())
     });
     match taken {
@@ -54,7 +54,7 @@ pub fn take(paths: &Paths, id: &ContainerId) -> Result<u32, RangeError> {
 
 /// Returns the container that holds a slot.
 fn owner(path: &Path) -> Option<ContainerId> {
-    ContainerId::try_from(std::fs::read_link(path).ok()?.into_os_string().into_string().ok()?).ok()
+    ContainerId::unpack(std::fs::read_link(path).ok()?.to_str()?)
 }
 
 /// Tells whether a slot's file names a container that is gone.

@@ -2,7 +2,7 @@
 
 use super::containers::STARTED;
 use super::network::taken;
-use super::record::{Container, ContainerRecord, SeccompChoice};
+use super::record::{Container, ContainerRecord, NetworkView, SeccompChoice};
 use super::request::NetworkMode;
 use super::spec::{Circumstances, assemble};
 use super::undo::Undo;
@@ -15,7 +15,6 @@ use crate::sandbox::{Root, UserNamespace};
 use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
-use crate::shim::protocol::NetworkHandles;
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
 use crate::store::{FileLock, StoreError};
 use std::fs::DirBuilder;
@@ -108,34 +107,39 @@ impl Engine {
         self.write_own_files(&record, place.as_ref())?;
         let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
         let mut warnings = walls_down(&plan.bundle);
+        let streams = attach.map(|streams| (streams.stdin, streams.output));
         let mut shim = launcher()?;
-        let prepared = shim.launch(plan).map_err(start_error)?;
-        let stream = attach.map(|streams| shim.attach(streams.stdin, streams.output)).transpose()?;
-        let (mut handles, mut descriptors) = (NetworkHandles::default(), Vec::new());
-        let network = match place {
+        let stream = match place {
             None => {
+                let network = self.unattached_network(&record.request);
                 if !record.request.publish.is_empty() {
-                    let mode = self.unattached_network(&record.request).name;
-                    warnings.push(format!("Published ports are discarded when using {mode} network mode"));
+                    warnings.push(format!("Published ports are discarded when using {} network mode", network.name));
                 }
-                self.unattached_network(&record.request)
+                self.note_network(&mut record, network)?;
+                shim.launch_through(plan, streams).map_err(start_error)?
             }
             Some(place) => {
+                let prepared = shim.launch(plan).map_err(start_error)?;
+                let stream = streams.map(|(stdin, output)| shim.attach(stdin, output)).transpose()?;
                 let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
-                let (view, for_shim) = taken(&attached);
-                (handles, descriptors) = (for_shim, attached.descriptors);
+                let (view, handles) = taken(&attached);
                 warnings.extend(attached.warnings);
-                view
+                self.note_network(&mut record, view)?;
+                let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
+                shim.proceed(handles, &descriptors).map_err(start_error)?;
+                stream
             }
         };
+        undo.keep();
+        Ok(Started { stream, client: shim.into_client(), warnings })
+    }
+
+    fn note_network(&self, record: &mut ContainerRecord, network: NetworkView) -> Result<(), EngineError> {
         if record.network != network {
             record.network = network;
             record.save(&self.paths)?;
         }
-        let borrowed: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
-        shim.proceed(handles, &borrowed).map_err(start_error)?;
-        undo.keep();
-        Ok(Started { stream, client: shim.into_client(), warnings })
+        Ok(())
     }
 
     /// Does what is due after the end of a container whose start attached: takes down what it held, removes it if it

@@ -204,7 +204,7 @@ pub(super) fn groups(id: &ContainerId) -> CgroupPlan {
     };
     CgroupPlan {
         unified,
-        path: format!("bulkhead/{id}"),
+        path: crate::sandbox::group_name(id),
         groups: mounts.into_iter().map(group).collect(),
         devices: None,
     }

@@ -202,7 +202,7 @@ pub struct Device {
 /// A container's control group: its name below our parent group in each hierarchy, and its limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Path below each hierarchy's mount point, e.g. `bulkhead/<id>`.
+    /// Path below each hierarchy's mount point, e.g. `bulkhead-<id>`.
     pub path: String,
     /// Limits.
     pub limits: Limits,

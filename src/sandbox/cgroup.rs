@@ -1,6 +1,6 @@
 //! Control groups of a running container: made, joined, frozen, emptied, removed.
 
-use super::cgroup_plan::CgroupPlan;
+use super::cgroup_plan::{CgroupPlan, Group};
 use super::device_rules::{DeviceRule, assemble};
 use super::error::{Context, LaunchError, reason};
 use crate::sys::bpf::{attach_device_program, load_device_program};
@@ -68,14 +68,8 @@ impl Cgroups {
             if let Some(rules) = &plan.devices {
                 self.keep_devices(&top, rules);
             }
-            for (file, value) in &group.writes {
-                match put(&dir.join(file), value) {
-                    Err(Errno::NOENT) if file.contains("swap") || file.contains("memsw") => {
-                        self.missing.push(format!("{file} (the kernel counts no swap)"));
-                    }
-                    Err(Errno::NOENT) if self.unified => return Err(not_handed_down(&group.mount, file)),
-                    other => other.at(|| format!("write {value} to {}", dir.join(file).display()))?,
-                }
+            for writes in group.writes.chunk_by(|(one, _), (next, _)| one == next) {
+                self.put_all(group, &dir.join(&writes[0].0), writes)?;
             }
         }
         Ok(())
@@ -92,6 +86,22 @@ impl Cgroups {
         if let Err(errno) = attach() {
             self.missing.push(format!("{DEVICES} (the kernel takes no program for them: {})", reason(errno)));
         }
+    }
+
+    /// Writes values one after the other into one file.
+    fn put_all(&mut self, group: &Group, path: &Path, writes: &[(String, String)]) -> Result<(), LaunchError> {
+        let file = match rustix::fs::open(path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()) {
+            Err(Errno::NOENT) if writes[0].0.contains("swap") || writes[0].0.contains("memsw") => {
+                self.missing.push(format!("{} (the kernel counts no swap)", writes[0].0));
+                return Ok(());
+            }
+            Err(Errno::NOENT) if self.unified => return Err(not_handed_down(&group.mount, &writes[0].0)),
+            opened => opened.at(|| format!("open {}", path.display()))?,
+        };
+        for (_, value) in writes {
+            rustix::io::write(&file, value.as_bytes()).at(|| format!("write {value} to {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// Opens what a process writes `0` to in order to join (version 1).
@@ -204,6 +214,11 @@ impl Cgroups {
         text.lines().filter_map(|line| line.strip_prefix("oom_kill ")).any(|count| count.trim() != "0")
     }
 
+    /// Returns whether the keeper has a group of its own among them.
+    pub(super) fn hold_the_keeper(&self) -> bool {
+        self.unified
+    }
+
     /// Removes the groups, waiting a little for processes on their way out, and the shared parents left empty.
     pub(super) fn remove(&mut self) {
         for group in self.groups.drain(..) {
@@ -225,7 +240,7 @@ impl Cgroups {
 /// # Errors
 /// When processes are left after ten seconds.
 pub fn sweep(plan: &CgroupPlan) -> Result<(), LaunchError> {
-    let made = |group: &super::cgroup_plan::Group| {
+    let made = |group: &Group| {
         let top = group.mount.join(&plan.path);
         let dir = if plan.unified { top.join(PAYLOAD) } else { top };
         Made { mount: group.mount.clone(), controllers: group.controllers.clone(), dir }

@@ -3,6 +3,7 @@
 use super::bundle::{Bundle, Limits};
 use super::device_rules::{DeviceRule, rules};
 use super::plan::PlanError;
+use crate::base::ContainerId;
 use crate::security::Level;
 use crate::security::features::{CgroupLayout, CgroupMount};
 use std::fmt;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 pub struct CgroupPlan {
     /// Whether this is the unified hierarchy (version 2).
     pub unified: bool,
-    /// Path below each mount point, `bulkhead/<id>`.
+    /// Path below each mount point, `bulkhead-<id>`.
     pub path: String,
     /// One group in each hierarchy used.
     pub groups: Vec<Group>,
@@ -35,10 +36,16 @@ pub struct Group {
 /// Controllers joined wherever they are mounted; cpuset costs more and is joined when asked for.
 const JOINED: [&str; 7] = ["pids", "memory", "cpu", "cpuacct", "devices", "freezer", "blkio"];
 
+/// Returns the path of a container's groups. There is no group above all containers': it would be made and removed again
+/// with every container that runs alone, in each hierarchy.
+pub fn group_name(id: &ContainerId) -> String {
+    format!("bulkhead-{id}")
+}
+
 pub(super) fn plan_cgroup(bundle: &Bundle, layout: &CgroupLayout) -> Result<CgroupPlan, PlanError> {
     let path = &bundle.cgroup.path;
     let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    if path.starts_with('/') || !path.split('/').all(plain) || !path.contains('/') {
+    if path.starts_with('/') || !path.split('/').all(plain) {
         return Err(PlanError::CgroupPath(path.clone()));
     }
     let limits = &bundle.cgroup.limits;

@@ -85,27 +85,23 @@ impl Launch {
         set_undumpable().at(|| "hide our memory")?;
         give_pipes(stdio, plan.user.base());
         let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
+        let (mounter, report, keeper, kept) =
+            start(bundle, &plan, host, stdio, reuse, &cgroups).inspect_err(|_| cgroups.remove())?;
+        // While the mounter works. The program does not start before `finish`, so a refusal still comes first.
         let enforced = enforced(bundle, &plan, host, &cgroups.missing);
-        if let Err(error) = require(&bundle.require, host, &enforced) {
-            cgroups.remove();
-            return Err(LaunchError::refused(error.to_string()));
-        }
-        match start(bundle, &plan, host, stdio, reuse, &cgroups) {
-            Ok((mounter, report, keeper, kept)) => Ok(Pending {
-                mounter: Some(mounter),
-                report,
-                keeper,
-                kept,
-                enforced,
-                cgroups: Some(cgroups),
-                base: plan.user.base(),
-                shows_view: plan.new.contains(&Kind::Cgroup),
-            }),
-            Err(error) => {
-                cgroups.remove();
-                Err(error)
-            }
-        }
+        let required = require(&bundle.require, host, &enforced);
+        let pending = Pending {
+            mounter: Some(mounter),
+            report,
+            keeper,
+            kept,
+            enforced,
+            cgroups: Some(cgroups),
+            base: plan.user.base(),
+            shows_view: plan.new.contains(&Kind::Cgroup),
+        };
+        required.map_err(|error| LaunchError::refused(error.to_string()))?;
+        Ok(pending)
     }
 }
 

@@ -27,7 +27,7 @@ mod wire;
 
 pub use bundle::*;
 pub use cgroup::{Cgroups, sweep};
-pub use cgroup_plan::{CgroupPlan, Group};
+pub use cgroup_plan::{CgroupPlan, Group, group_name};
 pub use device_rules::DeviceRule;
 pub use error::{LaunchError, LaunchErrorKind};
 pub use launch::{Kept, Launch, Pending};

@@ -164,9 +164,16 @@ impl Running {
     pub fn destroy(mut self) -> Kept {
         let _ = send_frame(self.socket.as_fd(), &[END], &[]);
         let _ = pidfd_kill(self.keeper.pidfd.as_fd(), libc::SIGKILL);
-        let _ = wait_exit(self.keeper.pid);
+        // It takes the mounts down as it ends, which may go on beside the removal of groups that do not hold it.
+        let held = self.cgroups.hold_the_keeper();
+        if held {
+            let _ = wait_exit(self.keeper.pid);
+        }
         let _ = self.cgroups.kill_all();
         self.cgroups.remove();
+        if !held {
+            let _ = wait_exit(self.keeper.pid);
+        }
         self.kept
     }
 }

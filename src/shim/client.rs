@@ -156,12 +156,7 @@ impl Client {
     /// # Errors
     /// When the shim refuses or is gone.
     pub fn attach(&mut self, stdin: bool, output: bool) -> Result<OwnedFd, ShimError> {
-        self.ask("attach", Some((&Request::Attach { stdin, output }, &[])), Some(ANSWER), |reply, descriptors| {
-            match reply {
-                Reply::Attached if descriptors.len() == 1 => Ok(descriptors.remove(0)),
-                other => Err(other),
-            }
-        })
+        self.ask("attach", Some((&Request::Attach { stdin, output }, &[])), Some(ANSWER), stream)
     }
 
     /// Starts another process; `stdio` are its stdin, stdout and stderr, `None` when `process.tty` asks for a terminal.
@@ -338,14 +333,7 @@ impl LaunchConn {
     /// # Errors
     /// [`ShimError::Failed`] when the sandbox could not be made.
     pub fn launch(&mut self, plan: ShimPlan) -> Result<Prepared, ShimError> {
-        self.client.ask("launch", Some((&Request::Launch(Box::new(plan)), &[])), Some(ANSWER), |reply, descriptors| {
-            match reply {
-                Reply::Namespaces { net, pid } if net == (descriptors.len() == 1) => {
-                    Ok(Prepared { pid, network: descriptors.pop() })
-                }
-                other => Err(other),
-            }
-        })
+        self.client.ask("launch", Some((&Request::Launch(Box::new(plan)), &[])), Some(ANSWER), namespaces)
     }
 
     /// Attaches before the first process runs, so that nothing of its output is missed.
@@ -362,20 +350,58 @@ impl LaunchConn {
     /// # Errors
     /// [`ShimError::Failed`] with the kind that decides the exit code of `run`.
     pub fn proceed(&mut self, handles: NetworkHandles, descriptors: &[BorrowedFd<'_>]) -> Result<i32, ShimError> {
-        self.client.ask(
-            "start",
-            Some((&Request::Proceed(handles), descriptors)),
-            Some(ANSWER),
-            |reply, _| match reply {
-                Reply::Started { pid } => Ok(pid),
-                other => Err(other),
-            },
-        )
+        self.client.ask("start", Some((&Request::Proceed(handles), descriptors)), Some(ANSWER), started)
+    }
+
+    /// Starts a container between whose namespaces and first process nobody has anything to do: asks all that [`Self::launch`],
+    /// [`Self::attach`] and [`Self::proceed`] ask at once, so that the shim waits for nobody. Returns the stream, if one was
+    /// asked for with `(stdin, output)`.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn launch_through(
+        &mut self,
+        plan: ShimPlan,
+        attach: Option<(bool, bool)>,
+    ) -> Result<Option<OwnedFd>, ShimError> {
+        self.client.send(&Request::Launch(Box::new(plan)), &[])?;
+        // A shim that gave up by now has said why, which is read below.
+        if let Some((stdin, output)) = attach {
+            let _ = self.client.send(&Request::Attach { stdin, output }, &[]);
+        }
+        let _ = self.client.send(&Request::Proceed(NetworkHandles::default()), &[]);
+        self.client.ask("launch", None, Some(ANSWER), namespaces)?;
+        let stream = attach.map(|_| self.client.ask("attach", None, Some(ANSWER), stream)).transpose()?;
+        self.client.ask("start", None, Some(ANSWER), started)?;
+        Ok(stream)
     }
 
     /// Goes on with the same connection as a control connection.
     pub fn into_client(self) -> Client {
         self.client
+    }
+}
+
+fn namespaces(reply: Reply, descriptors: &mut Vec<OwnedFd>) -> Result<Prepared, Reply> {
+    match reply {
+        Reply::Namespaces { net, pid } if net == (descriptors.len() == 1) => {
+            Ok(Prepared { pid, network: descriptors.pop() })
+        }
+        other => Err(other),
+    }
+}
+
+fn stream(reply: Reply, descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, Reply> {
+    match reply {
+        Reply::Attached if descriptors.len() == 1 => Ok(descriptors.remove(0)),
+        other => Err(other),
+    }
+}
+
+fn started(reply: Reply, _: &mut Vec<OwnedFd>) -> Result<i32, Reply> {
+    match reply {
+        Reply::Started { pid } => Ok(pid),
+        other => Err(other),
     }
 }
 

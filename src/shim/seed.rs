@@ -20,6 +20,8 @@ use rustix::net::{
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
+/// First word of the seed.
+const UP: u8 = b'U';
 /// Order to the seed: this socket is the launch socket.
 const BECOME: u8 = b'B';
 /// Order to the seed: fork a shim whose launch socket follows.
@@ -35,13 +37,19 @@ impl Seed {
     pub(super) fn fork_with<J: Jail>() -> Result<Self, ShimError> {
         let (ours, theirs) = socket_pair().map_err(io_error("make the seed's socket"))?;
         let run = move || {
+            let _ = rustix::io::write(&theirs, &[UP]);
             if let Ok(socket) = detach(theirs) {
                 live::<J>(socket);
             }
             0
         };
         match fork::fork(run) {
-            Ok(_) => Ok(Self { socket: ours }),
+            Ok(_) => {
+                // Linux leaves a forked process on its parent's processor until that one has nothing else to do. Waiting
+                // for its first word lets it run at once, and the parent goes on on the other processor.
+                let _ = rustix::io::read(&ours, &mut [0]);
+                Ok(Self { socket: ours })
+            }
             Err(source) => Err(ShimError::Io { what: "fork the seed of the shim".to_owned(), source }),
         }
     }

@@ -383,7 +383,12 @@ impl<J: Jail> Supervisor<J> {
         self.state.shim_pid = 0;
         self.forwards = Forwards::default();
         self.dns = None;
-        self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
+        let finisher = self.finisher.filter(|number| self.callers.contains_key(number));
+        // Nobody will read the last state of a container that its starter removes now. Without it the record says that
+        // the container runs, and a free lock that it does not.
+        if self.plan.durable || finisher.is_none() {
+            self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
+        }
         self.release();
         let code = self.state.exit_code;
         self.streams.end(&self.poller, code);
@@ -392,9 +397,9 @@ impl<J: Jail> Supervisor<J> {
             self.answer_all(&reply, |caller| std::mem::take(&mut caller.stops));
         }
         self.answer_all(&Reply::Exited { code }, |caller| std::mem::take(&mut caller.waits));
-        match self.finisher {
-            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
-            _ => super::serve::clean_up(&self.plan.cleanup),
+        match finisher {
+            Some(_) => self.finish_by = Some(Instant::now() + FINISH),
+            None => super::serve::clean_up(&self.plan.cleanup),
         }
         self.over = true;
     }

@@ -1,4 +1,4 @@
-//! Container names, each owned by exactly one container: `names/<name>` is a symbolic link to its id.
+//! Container names, each owned by exactly one container: `names/<name>` is a symbolic link whose text is its id.
 
 use super::record::StoreError;
 use super::{Paths, remove_file};
@@ -62,7 +62,7 @@ impl Names {
         Self::check(name)?;
         let path = self.dir.join(name);
         loop {
-            match std::os::unix::fs::symlink(id.as_str(), &path) {
+            match std::os::unix::fs::symlink(id.packed(), &path) {
                 Ok(()) => return Ok(()),
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => match self.owner(name) {
                     Some(owner) => return Err(NameError::Taken { name: name.to_owned(), owner }),
@@ -81,7 +81,7 @@ impl Names {
     pub fn owner(&self, name: &str) -> Option<ContainerId> {
         Self::check(name).ok()?;
         let text = std::fs::read_link(self.dir.join(name)).ok()?;
-        ContainerId::try_from(text.into_os_string().into_string().ok()?).ok()
+        ContainerId::unpack(text.to_str()?)
     }
 
     /// Gives a name back if this container has it.

@@ -49,7 +49,7 @@ fn fixture(line: &str) -> Option<Fixture> {
         devices: Vec::new(),
         sysctls: Vec::new(),
         cgroup: Cgroup {
-            path: format!("bulkhead/{id}"),
+            path: bulkhead::sandbox::group_name(&id),
             limits: Limits { pids: Some(64), memory: Some(64 << 20), ..Limits::default() },
         },
         hardening: Hardening {

@@ -521,12 +521,10 @@ fn links(netns: &str) -> Vec<String> {
 fn control_groups() -> Vec<String> {
     let mut found = Vec::new();
     for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        for base in [hierarchy.path(), hierarchy.path().join("bulkhead")] {
-            for group in std::fs::read_dir(&base).into_iter().flatten().flatten() {
-                let path = group.path();
-                if path.is_dir() && path.to_string_lossy().contains("bulkhead") && group.file_name() != "bulkhead" {
-                    found.push(path.to_string_lossy().into_owned());
-                }
+        for group in std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
+            let path = group.path();
+            if path.is_dir() && path.to_string_lossy().contains("bulkhead") {
+                found.push(path.to_string_lossy().into_owned());
             }
         }
     }
@@ -614,7 +612,7 @@ fn a_world_sees_what_is_left_behind() {
     assert_eq!(world.look().len(), 2, "both ends of a pair are seen: {:?}", world.look());
     host("ip", &["-n", &name, "link", "del", "vethx"]).ok();
     let hierarchy = if need_cgroup_v2().is_ok() { "/sys/fs/cgroup" } else { "/sys/fs/cgroup/pids" };
-    let group = Path::new(hierarchy).join("bulkhead").join(&id);
+    let group = Path::new(hierarchy).join(format!("bulkhead-{id}"));
     if std::fs::create_dir_all(&group).is_ok() {
         let seen = world.look();
         std::fs::remove_dir(&group).expect("remove a control group");
