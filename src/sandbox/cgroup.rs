@@ -309,7 +309,8 @@ fn make_group(mount: &Path, top: &Path, controllers: &[String], unified: bool) -
     let what = || format!("make control group {}", top.display());
     for _ in 0..TRIES {
         match mkdir(top) {
-            Ok(()) => return Ok(()),
+            Ok(()) if unified => return Ok(()),
+            Ok(()) => return take_over_cpuset(top, controllers),
             Err(Errno::EXIST) => {
                 for below in [PAYLOAD, KEEPER] {
                     let _ = std::fs::remove_dir(top.join(below));
@@ -333,23 +334,28 @@ fn make_parents(mount: &Path, top: &Path, controllers: &[String], unified: bool)
         if unified {
             enable(&dir, controllers);
         }
-        let above = dir.clone();
         dir.push(part);
         match mkdir(&dir) {
             Ok(()) | Err(Errno::EXIST) => {}
             // The mount vanished or is not writable; a parent that was removed again is retried by the caller.
             Err(errno) => return Err(LaunchError::failed(format!("make control group {}", dir.display()), errno)),
         }
-        if controllers.iter().any(|name| name == "cpuset") && !unified {
-            for file in ["cpuset.cpus", "cpuset.mems"] {
-                let value = std::fs::read_to_string(above.join(file)).unwrap_or_default();
-                put(&dir.join(file), value.trim()).at(|| format!("write {}", dir.join(file).display()))?;
-            }
-            put(&dir.join("cgroup.clone_children"), "1").at(|| "write cgroup.clone_children")?;
+        if !unified {
+            take_over_cpuset(&dir, controllers)?;
         }
     }
     if unified {
         enable(&dir, controllers);
+    }
+    Ok(())
+}
+
+/// Gives a new group the processors and memory nodes of the one above: on version 1 it has none, and takes no process.
+fn take_over_cpuset(dir: &Path, controllers: &[String]) -> Result<(), LaunchError> {
+    let Some(above) = dir.parent().filter(|_| controllers.iter().any(|name| name == "cpuset")) else { return Ok(()) };
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let value = std::fs::read_to_string(above.join(file)).unwrap_or_default();
+        put(&dir.join(file), value.trim()).at(|| format!("write {}", dir.join(file).display()))?;
     }
     Ok(())
 }
