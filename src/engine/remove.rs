@@ -8,15 +8,13 @@ use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
-use crate::shim::Status;
+use crate::shim::{Client, Status};
 use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file};
 use crate::volume::{VolumeError, Volumes};
 use std::time::{Duration, Instant};
 
 /// Beginning of the leases on build trees; the snapshot's key follows.
 pub(super) const TREE: &str = "tree ";
-/// SIGKILL.
-const KILL: i32 = 9;
 /// How long a killed builder may take to give its leases back.
 const DYING: Duration = Duration::from_secs(2);
 
@@ -26,7 +24,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Running`] without `force`.
     pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let mut record = self.stopped(id, force)?;
+        let (mut record, mut shim) = self.stopped(id, force)?;
         let lock = loop {
             let lock = match FileLock::acquire_dir(&self.paths.container(id)) {
                 // The shim's own clean-up was quicker.
@@ -39,7 +37,7 @@ impl Engine {
             }
             // Started again before we had the lock.
             drop(lock);
-            record = self.stopped(id, force)?;
+            (record, shim) = self.stopped(id, force)?;
         };
         if !self.paths.container(id).exists() {
             return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
@@ -47,19 +45,24 @@ impl Engine {
         self.release(id)?;
         self.erase(&record, volumes || record.request.auto_remove)?;
         drop(lock);
+        if let Some(shim) = &mut shim {
+            // One that is gone needs no word.
+            let _ = shim.finished();
+        }
         Ok(())
     }
 
-    /// Returns the record of a container that does not run; with `force` it is killed first.
-    fn stopped(&self, id: &ContainerId, force: bool) -> Result<ContainerRecord, EngineError> {
+    /// Returns the record of a container that does not run; with `force` it is killed first, and its shim waits for the
+    /// word that it was removed.
+    fn stopped(&self, id: &ContainerId, force: bool) -> Result<(ContainerRecord, Option<Client>), EngineError> {
         let Container { record, state } = self.observe(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             if !force {
                 return Err(EngineError::Running { name: record.name, id: id.clone() });
             }
-            self.stop(id, Some(KILL), Some(0))?;
+            return Ok((record, self.kill_to_remove(id)?));
         }
-        Ok(record)
+        Ok((record, None))
     }
 
     /// Does what is due after a container has ended: gives back its network and ids, removes it if it was to be.

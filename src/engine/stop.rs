@@ -5,10 +5,13 @@ use super::{Engine, EngineError};
 use crate::base::{ContainerId, Timestamp};
 use crate::sandbox::{CgroupPlan, Group, sweep};
 use crate::security::HostFeatures;
+use crate::shim::protocol::StopReason;
 use crate::shim::{Client, ShimError, State, Status, Stopped};
 use crate::store::write_json;
 use std::time::{Duration, Instant};
 
+/// SIGKILL.
+const KILL: i32 = 9;
 /// How long a shim that has been told to end may take to let go of its lock.
 const LINGER: Duration = Duration::from_secs(10);
 
@@ -51,12 +54,12 @@ impl Engine {
         signal: Option<i32>,
         timeout: Option<i64>,
     ) -> Result<Option<Stopped>, EngineError> {
-        let stopping = self.begin_stop(id, signal, timeout, true)?;
+        let stopping = self.begin_stop(id, signal, timeout, StopReason::User)?;
         self.end_stop(id, stopping)
     }
 
     /// Asks a container to stop without waiting for it, so that several can be stopped at once; whoever asks also calls
-    /// [`Engine::end_stop`]. What is not `by_user` is a shutdown: its restart policy brings the container back at boot.
+    /// [`Engine::end_stop`].
     ///
     /// # Errors
     /// When the shim cannot be reached.
@@ -65,25 +68,40 @@ impl Engine {
         id: &ContainerId,
         signal: Option<i32>,
         timeout: Option<i64>,
-        by_user: bool,
+        reason: StopReason,
     ) -> Result<Stopping, EngineError> {
         let mut client = match self.client(id) {
             Err(EngineError::NotRunning(_)) => return Ok(Stopping(None)),
             other => other?,
         };
-        match client.begin_stop(signal, timeout, by_user) {
+        match client.begin_stop(signal, timeout, reason) {
             // It is on its way out already.
             Ok(()) | Err(ShimError::Codec(_)) => Ok(Stopping(Some(client))),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Waits until a container that was asked to stop has; `None` when it ended by itself.
+    /// Waits until a container that was asked to stop has, and takes down what it held; `None` when it ended by itself.
     ///
     /// # Errors
     /// When its shim does not let go.
     pub fn end_stop(&self, id: &ContainerId, stopping: Stopping) -> Result<Option<Stopped>, EngineError> {
         let Some(mut client) = stopping.0 else { return Ok(None) };
+        let stopped = self.hear_end(id, &mut client)?;
+        self.end(id, &mut client)?;
+        Ok(stopped)
+    }
+
+    /// Kills a running container that the caller removes then; its shim waits to hear of that.
+    pub(super) fn kill_to_remove(&self, id: &ContainerId) -> Result<Option<Client>, EngineError> {
+        let Stopping(mut client) = self.begin_stop(id, Some(KILL), Some(0), StopReason::Removal)?;
+        if let Some(client) = &mut client {
+            self.hear_end(id, client)?;
+        }
+        Ok(client)
+    }
+
+    fn hear_end(&self, id: &ContainerId, client: &mut Client) -> Result<Option<Stopped>, EngineError> {
         let stopped = match client.stopped() {
             Ok(stopped) => Some(stopped),
             // It ended by itself between our question and the shim's answer.

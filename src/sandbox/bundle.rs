@@ -202,7 +202,7 @@ pub struct Device {
 /// A container's control group: its name below our parent group in each hierarchy, and its limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Cgroup {
-    /// Path below each hierarchy's mount point, e.g. `bulkhead-<id>`.
+    /// Name of the group in each hierarchy, see [`super::group_name`].
     pub path: String,
     /// Limits.
     pub limits: Limits,

@@ -11,9 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Attempts against another container's removal of the shared parent group.
-const TRIES: usize = 16;
-
 /// Longest wait for the kernel to freeze or empty a group.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -58,7 +55,7 @@ impl Cgroups {
     fn fill(&mut self, plan: &CgroupPlan, owner: u32) -> Result<(), LaunchError> {
         for group in &plan.groups {
             let top = group.mount.join(&plan.path);
-            make_group(&group.mount, &top, &group.controllers, self.unified)?;
+            make_group(&top, &group.controllers, self.unified)?;
             let dir = if self.unified { top.join(PAYLOAD) } else { top.clone() };
             let (mount, controllers) = (group.mount.clone(), group.controllers.clone());
             self.groups.push(Made { mount, controllers, dir: dir.clone() });
@@ -219,7 +216,7 @@ impl Cgroups {
         self.unified
     }
 
-    /// Removes the groups, waiting a little for processes on their way out, and the shared parents left empty.
+    /// Removes the groups, waiting a little for processes on their way out.
     pub(super) fn remove(&mut self) {
         for group in self.groups.drain(..) {
             let top = group.mount.join(&self.path);
@@ -228,9 +225,6 @@ impl Cgroups {
                 remove_patiently(&top.join(KEEPER));
             }
             remove_patiently(&top);
-            if let Some(parent) = top.parent().filter(|parent| *parent != group.mount) {
-                let _ = std::fs::remove_dir(parent);
-            }
         }
     }
 }
@@ -304,48 +298,24 @@ fn mkdir(dir: &Path) -> Result<(), Errno> {
     rustix::fs::mkdir(dir, Mode::from_raw_mode(0o755))
 }
 
-/// Makes `top` and its parents below `mount`; a leftover of a dead shim is emptied first.
-fn make_group(mount: &Path, top: &Path, controllers: &[String], unified: bool) -> Result<(), LaunchError> {
-    let what = || format!("make control group {}", top.display());
-    for _ in 0..TRIES {
-        match mkdir(top) {
-            Ok(()) if unified => return Ok(()),
-            Ok(()) => return take_over_cpuset(top, controllers),
-            Err(Errno::EXIST) => {
-                for below in [PAYLOAD, KEEPER] {
-                    let _ = std::fs::remove_dir(top.join(below));
-                }
-                unlinkat(rustix::fs::CWD, top, AtFlags::REMOVEDIR).at(|| {
-                    format!("remove the old control group {} (processes of an earlier run may be in it)", top.display())
-                })?;
-            }
-            Err(Errno::NOENT) => make_parents(mount, top, controllers, unified)?,
-            Err(errno) => return Err(LaunchError::failed(what(), errno)),
+/// Makes a group; a leftover of a dead shim is removed first.
+fn make_group(top: &Path, controllers: &[String], unified: bool) -> Result<(), LaunchError> {
+    let mut made = mkdir(top);
+    if made == Err(Errno::EXIST) {
+        for below in [PAYLOAD, KEEPER] {
+            let _ = std::fs::remove_dir(top.join(below));
         }
+        unlinkat(rustix::fs::CWD, top, AtFlags::REMOVEDIR).at(|| {
+            format!("remove the old control group {} (processes of an earlier run may be in it)", top.display())
+        })?;
+        made = mkdir(top);
     }
-    Err(LaunchError::failed(what(), Errno::AGAIN))
-}
-
-fn make_parents(mount: &Path, top: &Path, controllers: &[String], unified: bool) -> Result<(), LaunchError> {
-    let Ok(below) = top.strip_prefix(mount) else { return Ok(()) };
-    let mut dir = mount.to_owned();
-    let parts: Vec<_> = below.iter().collect();
-    for part in parts.iter().take(parts.len().saturating_sub(1)) {
-        if unified {
-            enable(&dir, controllers);
-        }
-        dir.push(part);
-        match mkdir(&dir) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            // The mount vanished or is not writable; a parent that was removed again is retried by the caller.
-            Err(errno) => return Err(LaunchError::failed(format!("make control group {}", dir.display()), errno)),
-        }
-        if !unified {
-            take_over_cpuset(&dir, controllers)?;
-        }
+    made.at(|| format!("make control group {}", top.display()))?;
+    if !unified {
+        return take_over_cpuset(top, controllers);
     }
-    if unified {
-        enable(&dir, controllers);
+    if let Some(above) = top.parent() {
+        enable(above, controllers);
     }
     Ok(())
 }

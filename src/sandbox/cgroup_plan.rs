@@ -44,8 +44,7 @@ pub fn group_name(id: &ContainerId) -> String {
 
 pub(super) fn plan_cgroup(bundle: &Bundle, layout: &CgroupLayout) -> Result<CgroupPlan, PlanError> {
     let path = &bundle.cgroup.path;
-    let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-    if path.starts_with('/') || !path.split('/').all(plain) {
+    if path.is_empty() || path.starts_with('.') || path.contains(['/', '\0']) {
         return Err(PlanError::CgroupPath(path.clone()));
     }
     let limits = &bundle.cgroup.limits;

@@ -243,8 +243,8 @@ pub enum PlanError {
         /// The value.
         value: String,
     },
-    /// A name that is no place below our parent group.
-    #[error("control group {0:?}: not a relative path of plain names")]
+    /// A name that is no group right below the hierarchy's.
+    #[error("control group {0:?}: not a plain name")]
     CgroupPath(String),
 }
 

@@ -161,7 +161,10 @@ impl Running {
 
     /// Ends the keeper and removes the control groups, after the first process was reaped; returns the namespaces for a
     /// restart.
-    pub fn destroy(mut self) -> Kept {
+    ///
+    /// With the keeper goes the mount of the root, for which the kernel writes the container's files to the disk (10 ms and
+    /// more). Only a `patient` caller waits for that, and reaps the keeper; it must be one if the root is used again.
+    pub fn destroy(mut self, patient: bool) -> Kept {
         let _ = send_frame(self.socket.as_fd(), &[END], &[]);
         let _ = pidfd_kill(self.keeper.pidfd.as_fd(), libc::SIGKILL);
         // It takes the mounts down as it ends, which may go on beside the removal of groups that do not hold it.
@@ -171,7 +174,7 @@ impl Running {
         }
         let _ = self.cgroups.kill_all();
         self.cgroups.remove();
-        if !held {
+        if !held && patient {
             let _ = wait_exit(self.keeper.pid);
         }
         self.kept

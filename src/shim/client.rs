@@ -3,7 +3,7 @@
 use super::codec::{self, Receiver};
 use super::error::{CodecError, ShimError, io_error};
 use super::plan::{ShimPlan, State};
-use super::protocol::{Failure, NetworkHandles, Reply, Request};
+use super::protocol::{Failure, NetworkHandles, Reply, Request, StopReason};
 use crate::sandbox::Process;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -187,12 +187,12 @@ impl Client {
         self.done("signal", &Request::Signal { signal })
     }
 
-    /// Asks the container to stop and waits until it has; see [`Request::Stop`].
+    /// Asks the container to stop and waits until it has; see [`Request::Stop`], also for what the caller owes the shim then.
     ///
     /// # Errors
     /// When the shim ends without an answer.
     pub fn stop(&mut self, signal: Option<i32>, timeout: Option<i64>) -> Result<Stopped, ShimError> {
-        self.begin_stop(signal, timeout, true)?;
+        self.begin_stop(signal, timeout, StopReason::User)?;
         self.stopped()
     }
 
@@ -200,8 +200,13 @@ impl Client {
     ///
     /// # Errors
     /// When the shim is gone.
-    pub fn begin_stop(&mut self, signal: Option<i32>, timeout: Option<i64>, by_user: bool) -> Result<(), ShimError> {
-        self.send(&Request::Stop { signal, timeout, by_user }, &[])
+    pub fn begin_stop(
+        &mut self,
+        signal: Option<i32>,
+        timeout: Option<i64>,
+        reason: StopReason,
+    ) -> Result<(), ShimError> {
+        self.send(&Request::Stop { signal, timeout, reason }, &[])
     }
 
     /// Waits for the end of a stop that was asked for with [`Client::begin_stop`].

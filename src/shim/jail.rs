@@ -48,6 +48,7 @@ pub(super) trait Jail: Sized {
     fn oom_killed(&self) -> bool;
     /// What is enforced.
     fn enforced(&self) -> Option<Enforced>;
-    /// Ends every process and takes down all but what a restart uses again; the first process is reaped already.
-    fn destroy(self) -> Self::Kept;
+    /// Ends every process and takes down all but what a restart uses again; the first process is reaped already. Only when
+    /// `patient` it waits until the files are let go of too.
+    fn destroy(self, patient: bool) -> Self::Kept;
 }

@@ -43,14 +43,15 @@ pub enum Request {
         /// Signal number.
         signal: i32,
     },
-    /// Ask the container to stop: signal, wait, SIGKILL. Answered with [`Reply::Stopped`] at the end.
+    /// Ask the container to stop: signal, wait, SIGKILL. Answered with [`Reply::Stopped`] at the end. Unless whoever started
+    /// it is there to do so, the caller takes down what the container held, and says [`Request::Finished`].
     Stop {
         /// Signal number instead of the plan's.
         signal: Option<i32>,
         /// Seconds instead of the plan's; negative waits for ever.
         timeout: Option<i64>,
-        /// Whether it is the user's wish, which `unless-stopped` heeds at the next boot; a shutdown is not.
-        by_user: bool,
+        /// Why.
+        reason: StopReason,
     },
     /// Change the size of the first process's terminal.
     Resize {
@@ -67,9 +68,21 @@ pub enum Request {
     Unpause,
     /// Answer with [`Reply::State`].
     State,
-    /// The caller that started the container has taken down what it held outside the shim
-    /// ([`ShimPlan::starter_finishes`]). Not answered.
+    /// The caller that started the container ([`ShimPlan::starter_finishes`]) or stopped it has taken down what it held
+    /// outside the shim. Not answered.
     Finished,
+}
+
+/// Why a container is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// A user wishes it, which `unless-stopped` heeds at the next boot.
+    User,
+    /// The machine shuts down; the restart policy brings the container back.
+    Shutdown,
+    /// The caller removes it then: its last state is not kept, and nothing waits for the kernel to write its files to the
+    /// disk.
+    Removal,
 }
 
 /// Descriptors that follow [`Request::Proceed`].

@@ -2,7 +2,7 @@
 
 use super::jail::Jail;
 use super::plan::Status;
-use super::protocol::{Reply, Request};
+use super::protocol::{Reply, Request, StopReason};
 use super::supervisor::Supervisor;
 use crate::sandbox::Process;
 use crate::store::Durability;
@@ -24,11 +24,13 @@ impl<J: Jail> Supervisor<J> {
             Request::Attach { stdin, output } => return Some(self.attach(stdin, output)),
             Request::Exec { process, privileged } => return Some(self.exec(number, &process, privileged, descriptors)),
             Request::Signal { signal } => self.signal(signal),
-            Request::Stop { signal, timeout, by_user } => {
+            Request::Stop { signal, timeout, reason } => {
                 if let Some(caller) = self.caller(number) {
                     caller.stops = true;
                 }
-                self.state.stopped_by_user |= by_user;
+                self.state.stopped_by_user |= reason != StopReason::Shutdown;
+                self.removed |= reason == StopReason::Removal;
+                self.finisher.get_or_insert(number);
                 self.begin_stop(signal, timeout);
                 return None;
             }

@@ -72,8 +72,8 @@ impl Jail for Running {
         Some(self.enforced.clone())
     }
 
-    fn destroy(self) -> Kept {
-        Self::destroy(self)
+    fn destroy(self, patient: bool) -> Kept {
+        Self::destroy(self, patient)
     }
 }
 

@@ -67,7 +67,9 @@ pub(super) struct Supervisor<J: Jail> {
     /// Whether the final state is written and only slow readers remain.
     over: bool,
     /// The caller that takes down what the container held, as long as it is there.
-    finisher: Option<u32>,
+    pub(super) finisher: Option<u32>,
+    /// Whether that caller removes the container.
+    pub(super) removed: bool,
     /// Until when an ended container waits for its finisher.
     finish_by: Option<Instant>,
 }
@@ -124,6 +126,7 @@ impl<J: Jail> Supervisor<J> {
             ending: None,
             over: false,
             finisher: None,
+            removed: false,
             finish_by: None,
         })
     }
@@ -356,7 +359,7 @@ impl<J: Jail> Supervisor<J> {
         let up = self.started.elapsed();
         if let Some(jail) = self.jail.take() {
             self.state.oom_killed = jail.oom_killed();
-            self.kept = Some(jail.destroy());
+            self.kept = Some(jail.destroy(!self.is_forgotten()));
         }
         self.streams.drain(&self.poller);
         self.prober = None;
@@ -383,10 +386,7 @@ impl<J: Jail> Supervisor<J> {
         self.state.shim_pid = 0;
         self.forwards = Forwards::default();
         self.dns = None;
-        let finisher = self.finisher.filter(|number| self.callers.contains_key(number));
-        // Nobody will read the last state of a container that its starter removes now. Without it the record says that
-        // the container runs, and a free lock that it does not.
-        if self.plan.durable || finisher.is_none() {
+        if !self.is_forgotten() {
             self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
         }
         self.release();
@@ -397,11 +397,17 @@ impl<J: Jail> Supervisor<J> {
             self.answer_all(&reply, |caller| std::mem::take(&mut caller.stops));
         }
         self.answer_all(&Reply::Exited { code }, |caller| std::mem::take(&mut caller.waits));
-        match finisher {
-            Some(_) => self.finish_by = Some(Instant::now() + FINISH),
-            None => super::serve::clean_up(&self.plan.cleanup),
+        match self.finisher {
+            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
+            _ => super::serve::clean_up(&self.plan.cleanup),
         }
         self.over = true;
+    }
+
+    /// Tells whether somebody is there who removes the container now. Nobody will read its last state then; without it the
+    /// record says that the container runs, and a free lock that it does not.
+    fn is_forgotten(&self) -> bool {
+        (self.removed || !self.plan.durable) && self.finisher.is_some_and(|number| self.callers.contains_key(&number))
     }
 
     fn restart(&mut self) {

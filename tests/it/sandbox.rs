@@ -207,7 +207,7 @@ impl Live {
         let mut text = Vec::new();
         self.output.read_to_end(&mut text).unwrap();
         let code = bulkhead::sys::process::wait_exit(self.running.init.pid).unwrap();
-        self.running.destroy();
+        self.running.destroy(true);
         (code, String::from_utf8_lossy(&text).into_owned())
     }
 
@@ -582,7 +582,7 @@ fn a_terminal_controls_its_process() {
         text.push_str(&String::from_utf8_lossy(&rest));
         assert!(text.starts_with("/dev/pts/0\r\nconsole\r\n0\r\n") && text.contains("got word"), "{text}");
         assert_eq!(bulkhead::sys::process::wait_exit(running.init.pid), Ok(0));
-        running.destroy();
+        running.destroy(true);
     });
 }
 
@@ -644,7 +644,7 @@ fn limits_are_in_force() {
         assert_ne!(bulkhead::sys::process::wait_exit(running.init.pid), Ok(0));
         assert!(running.oom_killed());
         running.kill_all().unwrap();
-        running.destroy();
+        running.destroy(true);
     });
 }
 
@@ -669,7 +669,7 @@ fn a_restart_keeps_user_and_network_namespaces() {
             let mut text = String::new();
             std::fs::File::from(output).read_to_string(&mut text).unwrap();
             bulkhead::sys::process::wait_exit(running.init.pid).unwrap();
-            kept = Some(running.destroy());
+            kept = Some(running.destroy(true));
             texts.push(text.lines().map(str::to_owned).collect::<Vec<_>>());
         }
         assert_eq!(texts[0][..2], texts[1][..2]);
@@ -765,7 +765,7 @@ fn speed() {
             times[1].push(began.elapsed().as_micros());
             bulkhead::sys::process::wait_exit(running.init.pid).unwrap();
             times[2].push(began.elapsed().as_micros());
-            running.destroy();
+            running.destroy(true);
             times[3].push(began.elapsed().as_micros());
         }
         let medians = times.map(|mut list| {

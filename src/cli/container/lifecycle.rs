@@ -11,6 +11,7 @@ use crate::engine::record::ContainerRecord;
 use crate::engine::{Engine, EngineError, Stopping};
 use crate::image::Snapshotter;
 use crate::shim::Status;
+use crate::shim::protocol::StopReason;
 use clap::Command;
 use std::io::{BufRead, IsTerminal};
 
@@ -77,9 +78,10 @@ pub(super) fn stop(context: &Context<'_>, parsed: Parsed) -> Outcome {
         true => engine.running()?.into_iter().map(|container| container.record.name).collect(),
         false => parsed.arguments.clone(),
     };
+    let reason = if all { StopReason::Shutdown } else { StopReason::User };
     let begin = |name: &String| -> Outcome<(ContainerId, Stopping)> {
         let id = engine.find(name)?;
-        let stopping = engine.begin_stop(&id, signal, timeout, !all)?;
+        let stopping = engine.begin_stop(&id, signal, timeout, reason)?;
         Ok((id, stopping))
     };
     // All are asked first, so that those that do not heed it take their time together.
@@ -98,7 +100,7 @@ pub(super) fn restart(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let engine = context.engine()?;
     each(&parsed.arguments, |name| {
         let id = engine.find(name)?;
-        let stopping = engine.begin_stop(&id, signal, timeout, true)?;
+        let stopping = engine.begin_stop(&id, signal, timeout, StopReason::User)?;
         stopped(&engine, name, signal, (id.clone(), stopping))?;
         let started = engine.start(&id, &mut || context.launch(), None, None)?;
         started.warnings.iter().for_each(|warning| talk(format!("WARNING: {warning}\n")));

@@ -106,7 +106,7 @@ impl Jail for PlainJail {
         None
     }
 
-    fn destroy(self) {
+    fn destroy(self, _: bool) {
         // What a pid namespace would do with the rest.
         let children =
             std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
