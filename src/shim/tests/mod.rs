@@ -58,7 +58,7 @@ fn script(script: &str) -> Fixture {
         bundle,
         stdin_open: false,
         state_file: at("state.json"),
-        durable: false,
+        durable: true,
         run_dir: at("run"),
         log: Some(LogPlan { dir: at("log"), max_size: 1 << 20, max_files: 5 }),
         restart: RestartPolicy::No,
