@@ -81,6 +81,7 @@ fn oracle_containers_live_as_dockers_do() {
 #[test]
 fn oracle_same_image_configuration_from_one_dockerfile() {
     requires!(root, oracle);
+    let _alone = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
     let world = World::new();
     world.busybox();
     docker(&["import", "--change", "CMD [\"sh\"]", busybox_tar().to_str().unwrap(), "busybox:latest"]).ok();
