@@ -13,7 +13,7 @@ pub mod graph;
 pub mod ignore;
 pub mod solve;
 
-pub use cache::{BuildCache, CacheRecord};
+pub use cache::{BuildCache, CacheRecord, CacheUse, Entry, Policy, PruneError, Pruned, held, prune, trim, usage};
 pub use changes::{ChangeError, changed_config};
 pub use context::{Context, ContextError};
 pub use graph::Settings;

@@ -9,7 +9,7 @@ use super::progress::ByteProgress;
 use super::table::ellipsis;
 use super::time::{ago, long_time};
 use super::verbs::{ANY, Verb};
-use crate::base::{Digest, Timestamp, human_size};
+use crate::base::{Timestamp, human_size};
 use crate::build::{BuildCache, changed_config};
 use crate::image::{Image, ImageError, Images, ImportOptions, Removed};
 use crate::oci::{ContainerConfig, Reference};
@@ -483,12 +483,8 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
         freed += image.size;
     }
     // What the build cache stands on is not unused.
-    let cache = BuildCache::new(&context.paths().root.join("build/cache")).records();
-    let cache = cache.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-    let roots: Vec<Digest> = cache
-        .into_iter()
-        .flat_map(|(_, record)| record.parent.into_iter().chain(record.layer.map(|layer| layer.chain_id)))
-        .collect();
+    let roots = BuildCache::new(&context.paths().root.join("build/cache")).roots();
+    let roots = roots.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
     freed += engine.collect_images(&roots)?.bytes;
     talk(format!("Total reclaimed space: {}\n", human_size(freed)));
     Ok(0)

@@ -59,7 +59,7 @@ fn start_of(words: impl Iterator<Item = std::ffi::OsString>) -> Start {
     while let Some(word) = words.next() {
         match word.as_str() {
             "--root" | "--run" => drop(words.next()),
-            "container" => {}
+            "container" | "image" | "builder" => {}
             "shim" => return Start::Shim,
             "run" => return Start::OneContainer,
             "start" | "restart" | "build" => return Start::Containers,

@@ -35,7 +35,8 @@ impl Verb {
 }
 
 /// Nouns that verbs are grouped under.
-pub(super) const NOUNS: [(&str, &str); 4] = [
+pub(super) const NOUNS: [(&str, &str); 5] = [
+    ("builder", "Manage builds"),
     ("container", "Manage containers"),
     ("image", "Manage images"),
     ("network", "Manage networks"),

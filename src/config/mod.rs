@@ -15,6 +15,18 @@ pub struct Settings {
     pub log: Log,
     /// Limits of containers that name none.
     pub limits: DefaultLimits,
+    /// The builder.
+    pub build: Build,
+}
+
+/// `[build]`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Build {
+    /// Bytes the build cache may hold of its own, e.g. `"20g"`; the least recently used steps go first. A tenth of the file
+    /// system unless set.
+    #[serde(deserialize_with = "some_size")]
+    pub cache_max_size: Option<Bytes>,
 }
 
 /// `[publish]`.
@@ -68,6 +80,10 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::E
     String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
 }
 
+fn some_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
+    size(deserializer).map(Some)
+}
+
 /// The settings file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
@@ -117,13 +133,14 @@ mod tests {
         assert_eq!(Settings::load(&path).unwrap(), Settings::default());
         crate::store::write_bytes(
             &path,
-            b"[publish]\naddress = '127.0.0.1'\n[log]\nmax_size = '1m'",
+            b"[publish]\naddress = '127.0.0.1'\n[log]\nmax_size = '1m'\n[build]\ncache_max_size = '2g'",
             crate::store::Durability::Atomic,
         )
         .unwrap();
         let settings = Settings::load(&path).unwrap();
         assert_eq!(settings.publish.address, IpAddr::V4(Ipv4Addr::LOCALHOST));
         assert_eq!(settings.log, Log { max_size: Bytes(1 << 20), max_files: 5 });
+        assert_eq!(settings.build.cache_max_size, Some(Bytes(2 << 30)));
         crate::store::write_bytes(&path, b"[pubish]\n", crate::store::Durability::Atomic).unwrap();
         assert!(Settings::load(&path).unwrap_err().to_string().contains("pubish"));
     }

@@ -3,8 +3,8 @@
 use super::remove::TREE;
 use super::{Engine, EngineError};
 use crate::base::Digest;
-use crate::image::{Collected, Images, Removed};
-use crate::store::Lease;
+use crate::image::{Collected, Images, LayerUse, Removed};
+use crate::store::{Lease, StoreError};
 
 impl Engine {
     /// Returns the names of containers made from an image.
@@ -37,11 +37,35 @@ impl Engine {
     /// When the store cannot be read or written.
     pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
         let held = Lease::survey(&self.paths).held;
-        let in_use = |key: &str| {
-            // A container, one that is being made, or the tree of a build step.
-            self.paths.root.join("containers").join(key).exists()
-                || held.iter().any(|subject| subject.strip_prefix(TREE).unwrap_or(subject) == key)
-        };
-        Ok(Images::open(&self.paths)?.collect(&in_use, roots)?)
+        Ok(Images::open(&self.paths)?.collect(&|key| self.needs_snapshot(key, &held), roots)?)
+    }
+
+    /// Lists all layers, and whether images or containers need them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn layers(&self) -> Result<Vec<LayerUse>, EngineError> {
+        let held = Lease::survey(&self.paths).held;
+        Ok(Images::open(&self.paths)?.layers(&|key| self.needs_snapshot(key, &held))?)
+    }
+
+    /// Tells whether a writable snapshot is that of a container, of one that is being made, or the tree of a build step.
+    fn needs_snapshot(&self, key: &str, held: &[String]) -> bool {
+        self.paths.root.join("containers").join(key).exists()
+            || held.iter().any(|subject| subject.strip_prefix(TREE).unwrap_or(subject) == key)
+    }
+
+    /// Returns how many bytes the build cache may hold: the setting, or a tenth of the file system.
+    ///
+    /// # Errors
+    /// When the system does not tell its size.
+    pub fn build_cache_limit(&self) -> Result<u64, EngineError> {
+        if let Some(limit) = self.settings.build.cache_max_size {
+            return Ok(limit.0);
+        }
+        let root = &self.paths.root;
+        let disk = rustix::fs::statvfs(root)
+            .map_err(|errno| StoreError::io("look at the file system of", root)(errno.into()))?;
+        Ok(disk.f_blocks.saturating_mul(disk.f_frsize) / 10)
     }
 }

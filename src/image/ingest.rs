@@ -21,7 +21,7 @@ impl Ingest {
         let all = paths.root.join("content/ingest");
         make_directory(&all, 0o700, true)?;
         // Between making a directory and locking it, another process must not take it for a dead one.
-        let _gate = FileLock::acquire(&paths.root.join("content/ingest.lock"))?;
+        let _gate = gate(paths)?;
         sweep(&all);
         let path = all.join(unique_name());
         make_directory(&path, 0o700, false)?;
@@ -69,8 +69,18 @@ fn sweep(all: &Path) {
     }
 }
 
-/// Tells whether another piece of work is under way, in this process or another.
-pub(super) fn others(paths: &Paths, own: &Ingest) -> bool {
-    let Ok(entries) = std::fs::read_dir(paths.root.join("content/ingest")) else { return false };
-    entries.flatten().map(|entry| entry.path()).any(|path| path != own.path && is_locked(&path.join("lock")))
+/// Makes sure that this is the only piece of work, in this process or another, and stays it: as long as the lock is held,
+/// no other begins. `None` when there is another.
+pub(super) fn alone(paths: &Paths, own: &Ingest) -> Result<Option<FileLock>> {
+    let gate = gate(paths)?;
+    let all = paths.root.join("content/ingest");
+    let Ok(entries) = std::fs::read_dir(all) else { return Ok(Some(gate)) };
+    let mut paths = entries.flatten().map(|entry| entry.path());
+    let another = paths.any(|path| path != own.path && is_locked(&path.join("lock")));
+    Ok((!another).then_some(gate))
+}
+
+/// The lock under which work begins.
+fn gate(paths: &Paths) -> Result<FileLock> {
+    Ok(FileLock::acquire(&paths.root.join("content/ingest.lock"))?)
 }

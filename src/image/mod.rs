@@ -23,6 +23,7 @@ mod store;
 mod tar;
 mod tree;
 pub mod unpack;
+mod usage;
 
 pub use error::ImageError;
 pub use extract::Extracted;
@@ -32,6 +33,7 @@ pub use load::{Hold, LoadProgress, Loaded};
 pub use remove::{Collected, Removed};
 pub use snapshot::{Active, LayerMeta, Snapshotter};
 pub use store::{Image, Images};
+pub use usage::LayerUse;
 
 #[cfg(test)]
 mod archive_tests;

@@ -92,9 +92,7 @@ impl Images {
         let mut removed = Vec::new();
         {
             let _lock = Index::lock(&self.paths)?;
-            if ingest::others(&self.paths, own) {
-                return Ok(removed);
-            }
+            let Some(_alone) = ingest::alone(&self.paths, own)? else { return Ok(removed) };
             let used = self.used(&Index::read(&self.paths)?, &|_| true, &[]);
             for id in chain.iter().filter(|id| !used.contains(*id)) {
                 // A rename takes it out of sight at once; a crash then leaves only what a sweep removes.
@@ -108,7 +106,7 @@ impl Images {
     }
 
     /// Returns the layers in use: by images, by writable snapshots that `in_use` knows, by `roots` and what lies below them.
-    fn used(&self, index: &Index, in_use: &dyn Fn(&str) -> bool, roots: &[Digest]) -> BTreeSet<Digest> {
+    pub(super) fn used(&self, index: &Index, in_use: &dyn Fn(&str) -> bool, roots: &[Digest]) -> BTreeSet<Digest> {
         let mut used: BTreeSet<Digest> =
             index.images.values().flat_map(|record| &record.layers).map(|layer| layer.chain_id.clone()).collect();
         for key in self.snapshots.keys() {
@@ -139,9 +137,7 @@ impl Images {
         let mut collected = Collected::default();
         {
             let _lock = Index::lock(&self.paths)?;
-            if ingest::others(&self.paths, &own) {
-                return Ok(collected);
-            }
+            let Some(_alone) = ingest::alone(&self.paths, &own)? else { return Ok(collected) };
             let mut index = Index::read(&self.paths)?;
             let used = self.used(&index, in_use, roots);
             for key in self.snapshots.keys() {
@@ -176,9 +172,7 @@ impl Images {
     fn remove_unused_blobs(&self) -> Result<u64> {
         let own = Ingest::begin(&self.paths)?;
         let _lock = Index::lock(&self.paths)?;
-        if ingest::others(&self.paths, &own) {
-            return Ok(0);
-        }
+        let Some(_alone) = ingest::alone(&self.paths, &own)? else { return Ok(0) };
         let index = Index::read(&self.paths)?;
         let used: BTreeSet<&str> =
             index.images.iter().flat_map(|(id, record)| [id.hex(), record.manifest.hex()]).collect();

@@ -3,6 +3,7 @@
 
 mod boot;
 mod build;
+mod cache;
 mod cve;
 mod cve_images;
 mod exec;

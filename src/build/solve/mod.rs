@@ -262,10 +262,13 @@ impl<H: BuildHost> Solver<'_, H> {
             return Ok(None);
         }
         let Some(record) = self.cache.get(key, done.chain.last()) else { return Ok(None) };
-        match &record.layer {
-            Some(layer) if !self.host.has_layer(&layer.chain_id)? => Ok(None),
-            _ => Ok(Some(record)),
+        if let Some(layer) = &record.layer
+            && !self.host.has_layer(&layer.chain_id)?
+        {
+            return Ok(None);
         }
+        self.cache.touch(key);
+        Ok(Some(record))
     }
 
     fn perform(
@@ -302,6 +305,7 @@ impl<H: BuildHost> Solver<'_, H> {
         let key = Digest::of(text.as_bytes());
         let parent = done.chain.last();
         if let (Some(record), false) = (self.cache.get(&key, parent), self.request.no_cache) {
+            self.cache.touch(&key);
             return Ok(record.created);
         }
         let record = CacheRecord {

@@ -1,5 +1,6 @@
 //! `build`: flags, the run of the builder, and its failures shown with the Dockerfile's lines.
 
+mod cache;
 mod commit;
 mod live;
 mod plain;
@@ -30,7 +31,7 @@ const MAX_STDIN: u64 = 16 << 20;
 /// The verbs of this directory.
 pub(super) static VERBS: &[Verb] = &[
     Verb {
-        names: &["build", "image build"],
+        names: &["build", "image build", "builder build"],
         usage: "build [OPTIONS] PATH | -",
         about: "Build an image from a Dockerfile",
         count: (1, 1),
@@ -46,6 +47,24 @@ pub(super) static VERBS: &[Verb] = &[
         interspersed: true,
         flags: commit::flags,
         run: commit::run,
+    },
+    Verb {
+        names: &["builder prune"],
+        usage: "builder prune [OPTIONS]",
+        about: "Remove build cache",
+        count: (0, 0),
+        interspersed: true,
+        flags: cache::prune_flags,
+        run: cache::prune,
+    },
+    Verb {
+        names: &["builder du"],
+        usage: "builder du [OPTIONS]",
+        about: "Show what the build cache holds",
+        count: (0, 0),
+        interspersed: true,
+        flags: cache::du_flags,
+        run: cache::du,
     },
 ];
 
@@ -232,6 +251,9 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let result = build::build(&builder, &mut files, &cache, &request, &mut |event| progress.event(event));
     drop(builder);
     progress.finish();
+    if let Err(error) = build::trim(&engine, &cache) {
+        talk(format!("warning: the build cache could not be brought down to its limit: {error}\n"));
+    }
     let built = match result {
         Ok(built) => built,
         Err(error) if was_interrupted(&error) => {
