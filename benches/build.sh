@@ -33,6 +33,10 @@ if up; then
   builders+=("docker=env DOCKER_BUILDKIT=0 docker build -q")
   [ ! -x /usr/bin/docker ] || builders+=("buildkit=env DOCKER_BUILDKIT=1 /usr/bin/docker build -q")
 fi
+# Buildah caches only when it is asked to, and shares podman's store. Its RUN needs no network here, so it is spared making one.
+if have buildah && podman_image; then
+  builders+=("buildah=buildah --root $scratch/podman/root --runroot $scratch/podman/run --log-level=error bud -q --layers --network=none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096")
+fi
 prepare_ours && builders+=("ours=$ours build -q")
 for kind in small large; do
   runners=() extra=()
