@@ -13,6 +13,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+/// Files of at most so many bytes are copied through memory.
+const SMALL: u64 = 256 << 10;
+
 /// Why files cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -76,10 +79,24 @@ pub struct Destination<'a> {
 }
 
 /// Where a file goes: an open directory, a name in it, and the path for messages.
-struct Place {
+struct Found {
     directory: OwnedFd,
     name: OsString,
     path: PathBuf,
+}
+
+impl Found {
+    fn place(&self) -> Place<'_> {
+        Place { directory: self.directory.as_fd(), name: &self.name, path: &self.path }
+    }
+}
+
+/// As [`Found`]; the files of a directory share one descriptor.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    directory: BorrowedFd<'a>,
+    name: &'a OsStr,
+    path: &'a Path,
 }
 
 impl Destination<'_> {
@@ -131,19 +148,19 @@ impl Destination<'_> {
     }
 
     /// The place of a file: `name` in a directory when `path` is one or ends with a slash, else `path` itself.
-    fn place(&self, path: &str, name: &OsStr, several: bool) -> Result<Place, CopyError> {
+    fn place(&self, path: &str, name: &OsStr, several: bool) -> Result<Found, CopyError> {
         let into = path.ends_with('/') || self.is_directory(path)?;
         if !into && several {
             return Err(CopyError::NeedsDirectory(path.into()));
         }
         if into {
             let directory = self.directory(path)?;
-            return Ok(Place { directory, name: name.to_owned(), path: Path::new(path).join(name) });
+            return Ok(Found { directory, name: name.to_owned(), path: Path::new(path).join(name) });
         }
         let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
         let parent = resolved.parent().unwrap_or(Path::new(""));
         let (directory, _) = self.make(parent, 0o755)?;
-        Ok(Place { directory, name: resolved.file_name().unwrap_or(name).to_owned(), path: resolved })
+        Ok(Found { directory, name: resolved.file_name().unwrap_or(name).to_owned(), path: resolved })
     }
 
     /// Writes a text as a file (here-documents).
@@ -151,13 +168,14 @@ impl Destination<'_> {
     /// # Errors
     /// As for [`Destination::copy`].
     pub fn write(&self, path: &str, name: &str, several: bool, content: &[u8]) -> Result<(), CopyError> {
-        let place = self.place(path, OsStr::new(name), several)?;
-        let mut file = File::from(create(&place)?);
-        file.write_all(content).map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
+        let found = self.place(path, OsStr::new(name), several)?;
+        let place = found.place();
+        let mut file = File::from(create(place)?);
+        file.write_all(content).map_err(|source| CopyError::Io { path: place.path.to_owned(), source })?;
         let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(0o644));
         give(&file, self.options.owner.unwrap_or_default())
             .and_then(|()| fchmod(&file, mode))
-            .map_err(failed(&place.path))
+            .map_err(failed(place.path))
     }
 
     /// Copies one source: a file to its place, or the content of a directory (*Dockerfile reference "COPY"*).
@@ -167,8 +185,8 @@ impl Destination<'_> {
     pub fn copy(&self, from: BorrowedFd<'_>, picked: &Picked, path: &str, several: bool) -> Result<(), CopyError> {
         let Some((first, rest)) = picked.entries.split_first() else { return Ok(()) };
         if !picked.is_directory() {
-            let place = self.place(path, &picked.name, several)?;
-            return self.put(from, &picked.base, first, &place);
+            let found = self.place(path, &picked.name, several)?;
+            return self.put(from, &picked.base, first, &found.place());
         }
         let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
         let (top, made) = self.make(&resolved, self.options.mode.unwrap_or(first.mode))?;
@@ -199,9 +217,8 @@ impl Destination<'_> {
                 }
                 continue;
             }
-            let directory = rustix::io::fcntl_dupfd_cloexec(&parent.1, 0).map_err(failed(&resolved))?;
-            let place = Place { directory, name: name.to_owned(), path: resolved.join(&entry.path) };
-            self.put(from, &picked.base, entry, &place)?;
+            let path = resolved.join(&entry.path);
+            self.put(from, &picked.base, entry, &Place { directory: parent.1.as_fd(), name, path: &path })?;
         }
         // Times last: writing into a directory changes them.
         for (path, entry) in new_directories.iter().rev() {
@@ -235,15 +252,15 @@ impl Destination<'_> {
     }
 
     /// Writes one file, link or pipe, in the place of what is there.
-    fn put(&self, from: BorrowedFd<'_>, base: &Path, entry: &Entry, place: &Place) -> Result<(), CopyError> {
+    fn put(&self, from: BorrowedFd<'_>, base: &Path, entry: &Entry, place: &Place<'_>) -> Result<(), CopyError> {
         let owner = self.options.owner(entry);
-        let fail = || failed(&place.path);
+        let fail = || failed(place.path);
         match &entry.kind {
             Kind::File => {
                 let source = open_entry(from, base, entry)?;
-                let file = create(place)?;
+                let file = create(*place)?;
                 copy_content(&source, &file, entry.stamp.size)
-                    .map_err(|source| CopyError::Io { path: place.path.clone(), source })?;
+                    .map_err(|source| CopyError::Io { path: place.path.to_owned(), source })?;
                 give(&file, owner).and_then(|()| fchmod(&file, self.options.mode(entry))).map_err(fail())?;
                 if self.options.keep {
                     copy_attributes(&source, &file, self.options.owner.is_some()).map_err(fail())?;
@@ -251,24 +268,24 @@ impl Destination<'_> {
                 futimens(&file, &times(entry)).map_err(fail())
             }
             Kind::Link(target) => {
-                clear(place)?;
-                symlinkat(target, &place.directory, &place.name).map_err(fail())?;
+                clear(*place)?;
+                symlinkat(target, place.directory, place.name).map_err(fail())?;
                 self.finish_special(place, owner, entry)
             }
             Kind::Fifo => {
-                clear(place)?;
-                mknodat(&place.directory, &place.name, FileType::Fifo, self.options.mode(entry), 0).map_err(fail())?;
+                clear(*place)?;
+                mknodat(place.directory, place.name, FileType::Fifo, self.options.mode(entry), 0).map_err(fail())?;
                 self.finish_special(place, owner, entry)
             }
             Kind::Directory => Ok(()),
         }
     }
 
-    fn finish_special(&self, place: &Place, owner: Owner, entry: &Entry) -> Result<(), CopyError> {
+    fn finish_special(&self, place: &Place<'_>, owner: Owner, entry: &Entry) -> Result<(), CopyError> {
         let (uid, gid) = ids(owner);
-        chownat(&place.directory, &place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
-            .and_then(|()| utimensat(&place.directory, &place.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW))
-            .map_err(failed(&place.path))
+        chownat(place.directory, place.name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+            .and_then(|()| utimensat(place.directory, place.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW))
+            .map_err(failed(place.path))
     }
 }
 
@@ -288,22 +305,57 @@ fn times(entry: &Entry) -> Timestamps {
 }
 
 /// Removes what stands at a place, unless it is a directory.
-fn clear(place: &Place) -> Result<(), CopyError> {
-    match unlinkat(&place.directory, &place.name, AtFlags::empty()) {
+fn clear(place: Place<'_>) -> Result<(), CopyError> {
+    match unlinkat(place.directory, place.name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => Err(CopyError::IsDirectory(place.path.clone())),
-        Err(errno) => Err(failed(&place.path)(errno)),
+        Err(Errno::ISDIR) => Err(CopyError::IsDirectory(place.path.to_owned())),
+        Err(errno) => Err(failed(place.path)(errno)),
     }
 }
 
-fn create(place: &Place) -> Result<OwnedFd, CopyError> {
-    clear(place)?;
+/// Makes a file, in the place of what is there. Mostly nothing is, so that is tried first.
+fn create(place: Place<'_>) -> Result<OwnedFd, CopyError> {
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    openat2(&place.directory, &place.name, flags, Mode::from_raw_mode(0o600), super::PLAIN).map_err(failed(&place.path))
+    let open = || openat2(place.directory, place.name, flags, Mode::from_raw_mode(0o600), super::PLAIN);
+    let made = match open() {
+        Err(Errno::EXIST) => {
+            clear(place)?;
+            open()
+        }
+        other => other,
+    };
+    made.map_err(failed(place.path))
+}
+
+/// Copies a file of at most [`SMALL`] bytes: one read and one write, where asking the kernel to copy costs more calls than
+/// that and is refused anyway between a directory and an overlay.
+fn copy_small(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
+    let mut content = vec![0; size as usize];
+    let mut filled = 0;
+    while filled < content.len() {
+        match rustix::io::read(source, &mut content[filled..]) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter")),
+            Ok(count) => filled += count,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    let mut left = &content[..];
+    while !left.is_empty() {
+        match rustix::io::write(target, left) {
+            Ok(count) => left = &left[count..],
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    Ok(())
 }
 
 /// Copies inside the kernel where it can, else through a buffer.
 fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
+    if size <= SMALL {
+        return copy_small(source, target, size);
+    }
     let mut left = size;
     while left > 0 {
         match copy_file_range(source, None, target, None, usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30)) {
