@@ -10,6 +10,7 @@ mod instruction;
 mod lexer;
 mod mount;
 mod parser;
+mod pattern;
 mod quote;
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 //! and what is opened afterwards follows none, so that a link put there in between is an error and not a way out.
 
 mod copy;
+mod digest;
 mod owner;
 mod source;
 mod stat_cache;
@@ -11,8 +12,9 @@ mod stat_cache;
 mod tests;
 
 pub use copy::{CopyError, CopyOptions, Destination};
+pub use digest::digest;
 pub use owner::{Owner, OwnerError, resolve_owner};
-pub use source::{Entry, Kind, Picked, Source, SourceError, digest};
+pub use source::{Entry, Kind, Picked, Source, SourceError};
 pub use stat_cache::{Stamp, StatCache};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};

@@ -1,14 +1,12 @@
 //! Finding the files that a source names, and digesting them.
 
-use super::stat_cache::{Stamp, StatCache};
+use super::stat_cache::Stamp;
 use super::{canonical, open, stat};
-use crate::base::{Digest, Sha256};
 use crate::build::glob::{GlobError, PathPattern, Segment};
 use crate::build::ignore::{Ignore, Inherited};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -390,64 +388,4 @@ pub(super) fn open_entry(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Re
     let file = open(root, &path, OFlags::RDONLY | OFlags::NONBLOCK).map_err(io(&path))?;
     let stat = statat(&file, "", AtFlags::EMPTY_PATH).map_err(io(&path))?;
     if Stamp::of(&stat) == entry.stamp { Ok(file) } else { Err(SourceError::Changed(path)) }
-}
-
-/// Returns a digest over paths, kinds, modes, link texts and contents (not times), with owner and group taken as 0.
-///
-/// # Errors
-/// When a file cannot be read or changes meanwhile.
-pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &mut StatCache) -> Result<Digest, SourceError> {
-    let mut all = Sha256::new();
-    let mut field = |bytes: &[u8]| {
-        all.update(&(bytes.len() as u64).to_le_bytes());
-        all.update(bytes);
-    };
-    for source in picked {
-        field(b"source");
-        // A directory's own name plays no part: its content is copied.
-        field(if source.is_directory() { b"" } else { source.name.as_bytes() });
-        for entry in &source.entries {
-            field(entry.path.as_os_str().as_bytes());
-            field(&entry.mode.to_le_bytes());
-            match &entry.kind {
-                Kind::Directory => field(b"directory"),
-                Kind::Fifo => field(b"fifo"),
-                Kind::Link(target) => {
-                    field(b"link");
-                    field(target.as_bytes());
-                }
-                Kind::File => {
-                    field(b"file");
-                    field(&entry.stamp.size.to_le_bytes());
-                    let digest = match cache.get(&entry.stamp) {
-                        Some(digest) => digest.clone(),
-                        None => {
-                            let digest = hash(root, &source.base, entry)?;
-                            cache.put(entry.stamp, digest.clone());
-                            digest
-                        }
-                    };
-                    field(digest.hex().as_bytes());
-                }
-            }
-        }
-    }
-    Ok(all.finish())
-}
-
-fn hash(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Result<Digest, SourceError> {
-    let mut file = std::fs::File::from(open_entry(root, base, entry)?);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; (entry.stamp.size.clamp(1, 256 * 1024)) as usize];
-    loop {
-        let n = file.read(&mut buffer).map_err(|source| SourceError::Io { path: base.join(&entry.path), source })?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-    }
-    if hash.length != entry.stamp.size {
-        return Err(SourceError::Changed(base.join(&entry.path)));
-    }
-    Ok(hash.finish())
 }

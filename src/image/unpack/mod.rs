@@ -6,19 +6,24 @@
 //! directories, file capabilities) it reports at the end, and the parent sets it by descriptor after checking again.
 
 mod extract;
+mod inflate;
 mod jail;
+mod marks;
 mod report;
+mod stream;
 
-use super::tree::open_in;
-use crate::base::{Digest, Sha256};
+pub(super) use stream::copy_tar;
+
+use crate::base::Digest;
 use crate::sys::worker::Worker;
+use inflate::Inflater;
+use marks::finish_tree;
 use report::Report;
-use rustix::fs::{OFlags, XattrFlags, fsetxattr};
-use rustix::io::Errno;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use stream::{hash, pump};
 
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 20;
@@ -255,88 +260,6 @@ fn unpacker(channel: BorrowedFd<'_>, input: Option<&OwnedFd>, source: Source<'_>
     i32::from(Fd(channel).write_all(&report.encode()).is_err() || !report.failure.is_empty())
 }
 
-/// A running inflater.
-struct Inflater {
-    worker: Worker,
-    channel: OwnedFd,
-    output: File,
-}
-
-impl Inflater {
-    fn start(source: Source<'_>, compression: Compression) -> Result<Self, UnpackError> {
-        let (output, write) = pipe()?;
-        let (channel, theirs) = channel()?;
-        let (Source::Region { file, .. } | Source::Stream { file, .. }) = source;
-        let keep = [file.as_fd(), write.as_fd(), theirs.as_fd()];
-        let worker = Worker::fork(&keep, || inflater(theirs.as_fd(), source, compression, &write))
-            .map_err(failed("start the inflating process"))?;
-        drop((theirs, write));
-        jail::admit(worker.pid(), channel.as_fd(), None).map_err(failed("confine the inflating process"))?;
-        Ok(Self { worker, channel, output: output.into() })
-    }
-
-    /// Hears what became of it; gives the digest of the compressed bytes of a region.
-    fn finish(self, source: Source<'_>) -> Result<Option<Digest>, UnpackError> {
-        let Self { worker, channel, output } = self;
-        drop(output);
-        let mut word = String::new();
-        File::from(channel)
-            .take(4096)
-            .read_to_string(&mut word)
-            .map_err(failed("read the inflating process's report"))?;
-        match worker.wait().map_err(failed("wait for the inflating process"))? {
-            0 => {}
-            code if code < 0 => return Err(UnpackError::Killed { role: "inflating", signal: -code }),
-            _ if word.is_empty() => return Err(UnpackError::Refused("the inflating process failed".to_owned())),
-            _ => return Err(UnpackError::Refused(printable(&word))),
-        }
-        match source {
-            Source::Region { .. } => hash(source).map(|(digest, _)| Some(digest)),
-            Source::Stream { .. } => Ok(None),
-        }
-    }
-}
-
-/// The inflating process. A reader that went away is no failure of its own.
-fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compression, output: &OwnedFd) -> i32 {
-    let work = || -> io::Result<()> {
-        jail::enter(channel, false)?;
-        let input: Box<dyn Read> = match source {
-            Source::Region { file, offset, length } => Box::new(Region { file, offset, left: length }),
-            Source::Stream { file, head } => Box::new(head.chain(Fd(file.as_fd()))),
-        };
-        let input = io::BufReader::with_capacity(CHUNK / 4, input);
-        let mut input: Box<dyn Read> = match compression {
-            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            _ => Box::new(zstd::Decoder::with_buffer(input)?),
-        };
-        let mut buffer = vec![0; CHUNK / 4];
-        loop {
-            let count = match input.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) => {
-                    return Err(io::Error::new(
-                        error.kind(),
-                        format!("compressed stream is damaged or truncated: {error}"),
-                    ));
-                }
-            };
-            match Fd(output.as_fd()).write_all(&buffer[..count]) {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other?,
-            }
-        }
-    };
-    match work() {
-        Ok(()) => 0,
-        Err(error) => {
-            let _ = Fd(channel).write_all(error.to_string().as_bytes());
-            1
-        }
-    }
-}
-
 fn pipe() -> Result<(OwnedFd, OwnedFd), UnpackError> {
     let (read, write) =
         rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|e| failed("make a pipe")(e.into()))?;
@@ -349,129 +272,6 @@ fn channel() -> Result<(OwnedFd, OwnedFd), UnpackError> {
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
     socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
         .map_err(|e| failed("make a socket")(e.into()))
-}
-
-/// Moves a stream to the unpacker and hashes it on the way. A reader that went away ends it early; its report says why.
-fn pump(mut from: &File, head: &[u8], to: OwnedFd, bound: Option<(u64, u64)>) -> Result<(Digest, u64), UnpackError> {
-    let mut hash = Sha256::new();
-    let mut to = File::from(to);
-    let mut buffer = vec![0; CHUNK];
-    let mut head = Some(head);
-    loop {
-        let piece = match head.take() {
-            Some(head) if !head.is_empty() => head,
-            _ => match from.read(&mut buffer) {
-                Ok(0) => break,
-                Ok(count) => &buffer[..count],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed("read archive")(error)),
-            },
-        };
-        match to.write_all(piece) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            other => other.map_err(failed("pass the archive on"))?,
-        }
-        hash.update(piece);
-        if let Some((compressed, most)) = bound.filter(|(_, most)| hash.length > *most) {
-            return Err(UnpackError::Bomb { compressed, inflated: most });
-        }
-    }
-    let length = hash.length;
-    Ok((hash.finish(), length))
-}
-
-/// Hashes a region while the unpacker reads it.
-fn hash(source: Source<'_>) -> Result<(Digest, u64), UnpackError> {
-    let Source::Region { file, offset, length } = source else {
-        return Err(failed("hash archive")(io::ErrorKind::InvalidInput.into()));
-    };
-    let mut hash = Sha256::new();
-    let mut region = Region { file, offset, left: length };
-    io::copy(&mut io::BufReader::with_capacity(CHUNK / 8, &mut region), &mut hash).map_err(failed("read archive"))?;
-    let length = hash.length;
-    Ok((hash.finish(), length))
-}
-
-/// Copies the uncompressed bytes of a source and returns their digest.
-pub(super) fn copy_tar(
-    source: Source<'_>,
-    compression: Compression,
-    out: &mut dyn Write,
-) -> Result<Digest, UnpackError> {
-    let mut hash = Sha256::new();
-    let most = Limits::default().inflated(source);
-    let mut copy = |from: &mut dyn Read| -> Result<(), UnpackError> {
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            let count = match from.read(&mut buffer) {
-                Ok(0) => return Ok(()),
-                Ok(count) => count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(failed("read archive")(error)),
-            };
-            hash.update(&buffer[..count]);
-            if let Some(inflated) = most.filter(|most| compression != Compression::None && hash.length > *most) {
-                return Err(UnpackError::Bomb { compressed: source.length(), inflated });
-            }
-            out.write_all(&buffer[..count]).map_err(failed("copy archive"))?;
-        }
-    };
-    match (compression, source) {
-        (Compression::None, Source::Region { file, offset, length }) => {
-            copy(&mut Region { file, offset, left: length })?
-        }
-        (Compression::None, Source::Stream { file, head }) => copy(&mut head.chain(file))?,
-        _ => {
-            let inflater = Inflater::start(source, compression)?;
-            copy(&mut &inflater.output)?;
-            inflater.finish(source)?;
-        }
-    }
-    Ok(hash.finish())
-}
-
-/// Sets what only the host may set, on what the report names, wherever that is a file of the right type in the tree.
-fn finish_tree(tree: BorrowedFd<'_>, report: &Report) -> Result<(), UnpackError> {
-    for path in &report.opaque {
-        match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::DIRECTORY) {
-            Ok(fd) => fsetxattr(fd, "trusted.overlay.opaque", b"y", XattrFlags::empty())
-                .map_err(|e| failed("mark a directory opaque")(e.into()))?,
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => {}
-            Err(errno) => return Err(failed("open an opaque directory")(errno.into())),
-        }
-    }
-    for (path, value) in &report.capabilities {
-        let Some(value) = plain_capability(value) else {
-            return Err(UnpackError::Refused(printable(&format!(
-                "entry {:?}: malformed file capability",
-                String::from_utf8_lossy(path)
-            ))));
-        };
-        match open_in(tree, path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK) {
-            Ok(fd)
-                if File::from(fd.try_clone().map_err(failed("open a file"))?).metadata().is_ok_and(|m| m.is_file()) =>
-            {
-                fsetxattr(fd, "security.capability", &value, XattrFlags::empty())
-                    .map_err(|e| failed("set a file capability")(e.into()))?;
-            }
-            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP | Errno::NXIO) => {}
-            Err(errno) => return Err(failed("open a file")(errno.into())),
-        }
-    }
-    Ok(())
-}
-
-/// Brings a capability attribute into version 2, which names no root user; `None` when it has no known form (*capabilities(7)*).
-fn plain_capability(value: &[u8]) -> Option<Vec<u8>> {
-    let magic = u32::from_le_bytes(*value.first_chunk()?);
-    match (magic >> 24, value.len()) {
-        (2, 20) => Some(value.to_vec()),
-        (3, 24) => {
-            let magic = (magic & 0x00ff_ffff) | (2 << 24);
-            Some([&magic.to_le_bytes()[..], &value[4..20]].concat())
-        }
-        _ => None,
-    }
 }
 
 /// Makes a text of an unprivileged process fit for a terminal.

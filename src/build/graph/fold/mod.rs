@@ -1,13 +1,11 @@
 //! Instructions folded one after another into nodes, configuration and history.
 
-use super::select::{Base, Chosen, Scope, Selection, Source, expand_word, given, lookup, source};
-use super::{
-    CopyFrom, CopyPlan, Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedSource, PlannedStage,
-    RunPlan, Settings, Start, history,
-};
+mod work;
+
+use super::select::{Base, Chosen, Scope, Selection, expand_word, given, lookup};
+use super::{Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedStage, Settings, Start, history};
 use crate::build::dockerfile::*;
 use crate::oci::{ContainerConfig, Empty, HealthConfig, ImageConfig, RootFs};
-use crate::step::StepNetwork;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -367,167 +365,6 @@ impl<'a> Fold<'a> {
         }
     }
 
-    fn run(&mut self, run: &Run, statement: &Statement) -> Result<(), PlanError> {
-        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(statement.lines);
-        if !run.mounts.is_empty() {
-            return Err(refuse(
-                "RUN --mount",
-                "leave the mount out, or COPY what it brings and remove it in the same stage",
-            ));
-        }
-        if run.security == RunSecurity::Insecure {
-            return Err(refuse(
-                "RUN --security=insecure",
-                "a build step keeps its walls; do what needs more in a container",
-            ));
-        }
-        if !run.devices.is_empty() {
-            return Err(refuse("RUN --device", "a build step has no devices; do what needs one in a container"));
-        }
-        let mut script = None;
-        let args = match (&run.command, run.heredocs.as_slice()) {
-            (CommandLine::Exec(args), _) => args.clone(),
-            (CommandLine::Shell(line), []) => self.shell(line),
-            (CommandLine::Shell(line), [first, rest @ ..]) => match Heredoc::parse(line) {
-                Some(_) if rest.is_empty() && first.body.starts_with("#!") => {
-                    let path = format!("/dev/pipes/{}", first.name.replace('/', "_"));
-                    script = Some((path.clone(), first.content()));
-                    vec![path]
-                }
-                Some(_) if rest.is_empty() => self.shell(&first.content()),
-                _ => {
-                    // The shell reads the bodies itself.
-                    let full =
-                        run.heredocs.iter().fold(line.clone(), |text, h| format!("{text}\n{}{}", h.body, h.name));
-                    self.shell(&full)
-                }
-            },
-        };
-        let mut env = self.config.config.env.clone();
-        env.extend(
-            self.args.iter().filter(|(name, _)| !has(&self.config.config.env, name)).map(|(n, v)| format!("{n}={v}")),
-        );
-        let hidden = PROXIES
-            .iter()
-            .filter(|name| !has(&env, name))
-            .filter_map(|name| given(self.settings, name).map(|v| format!("{name}={v}")));
-        let hidden_env = hidden.collect();
-        let shown: Scope =
-            self.args.iter().map(|(n, v)| (n.clone(), self.variable(n).unwrap_or_else(|| v.clone()))).collect();
-        let created_by = history::run(&args, &shown);
-        let plan = RunPlan {
-            args,
-            env,
-            hidden_env,
-            cwd: non_empty(&self.config.config.working_dir, "/"),
-            user: self.config.config.user.clone(),
-            network: match run.network {
-                RunNetwork::Default => StepNetwork::Default,
-                RunNetwork::None => StepNetwork::None,
-                RunNetwork::Host => StepNetwork::Host,
-            },
-            script,
-        };
-        self.node(Operation::Run(plan), statement, created_by);
-        Ok(())
-    }
-
-    fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<(), PlanError> {
-        let lines = statement.lines;
-        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(lines);
-        if copy.parents {
-            return Err(refuse("COPY --parents", "name the directories in the destination"));
-        }
-        let mut sources = Vec::new();
-        for source in &copy.sources {
-            sources.push(match source {
-                CopySource::Path(path) => {
-                    let path = self.expand(path, lines)?;
-                    if copy.add && is_remote(&path) {
-                        return Err(refuse(
-                            "ADD of a URL or repository",
-                            "fetch it in a RUN, or beforehand into the context",
-                        ));
-                    }
-                    PlannedSource::Path(path)
-                }
-                CopySource::Heredoc(heredoc) => {
-                    let mode = Mode { plain_quotes: true, ..Mode::word(self.file.directives.escape()) };
-                    let content = heredoc.content();
-                    let content = if heredoc.expand {
-                        let expanded = expand(&content, mode, &|name| self.variable(name));
-                        expanded
-                            .map_err(|source| PlanProblem::Expand { word: heredoc.name.clone(), source }.at(lines))?
-                            .text
-                    } else {
-                        content
-                    };
-                    PlannedSource::Inline { name: heredoc.name.clone(), content }
-                }
-            });
-        }
-        if copy.checksum.is_some() {
-            return Err(refuse("ADD --checksum", "it belongs to ADD of a URL"));
-        }
-        let written = self.expand(&copy.destination, lines)?;
-        if written.is_empty() {
-            return Err(PlanProblem::Value {
-                instruction: "COPY",
-                value: written,
-                expected: "the destination is empty",
-            }
-            .at(lines));
-        }
-        let many = sources.len() > 1;
-        let mut destination = absolute(&self.config.config.working_dir, &written);
-        let directory = written.ends_with('/') || written == "." || written.ends_with("/.");
-        if many && !directory {
-            let expected = "with several sources the destination must end with /";
-            return Err(
-                PlanProblem::Value { instruction: statement.instruction.keyword(), value: written, expected }.at(lines)
-            );
-        }
-        if directory && !destination.ends_with('/') {
-            destination.push('/');
-        }
-        let chmod = match &copy.chmod {
-            None => None,
-            Some(text) => {
-                let text = self.expand(text, lines)?;
-                let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
-                Some(mode.ok_or_else(|| {
-                    PlanProblem::Value {
-                        instruction: "--chmod",
-                        value: text,
-                        expected: "it is an octal mode such as 755",
-                    }
-                    .at(lines)
-                })?)
-            }
-        };
-        let from = match source(self.file, self.index, &statement.instruction, lines)? {
-            None => CopyFrom::Context,
-            Some(Source::Stage(stage)) => CopyFrom::Stage(self.positions.get(&stage).copied().unwrap_or_default()),
-            Some(Source::Image(name)) => match self.selection.images.get(&name) {
-                Some(image) => CopyFrom::Image(image.chain.clone()),
-                None => return Err(PlanProblem::NoImage(name).at(lines)),
-            },
-        };
-        let plan = CopyPlan {
-            add: copy.add,
-            sources,
-            from,
-            destination,
-            chown: copy.chown.as_ref().map(|text| self.expand(text, lines)).transpose()?,
-            chmod,
-            exclude: copy.exclude.iter().map(|text| self.expand(text, lines)).collect::<Result<_, _>>()?,
-            unpack: copy.add && copy.unpack.unwrap_or(true),
-        };
-        let created_by = history::copy(&plan, &written);
-        self.node(Operation::Copy(plan), statement, created_by);
-        Ok(())
-    }
-
     /// `--label` of the command line, on the target.
     fn labels(&mut self) {
         self.config.config.labels.extend(self.settings.labels.iter().cloned());
@@ -546,11 +383,6 @@ fn non_empty(text: &str, default: &str) -> String {
 fn absolute(working_dir: &str, path: &str) -> String {
     let joined = if path.starts_with('/') { path.to_owned() } else { format!("{working_dir}/{path}") };
     format!("/{}", crate::build::glob::clean(&joined).join("/"))
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p))
-        || (source.starts_with("github.com/") && source.ends_with(".git"))
 }
 
 /// Reads `[ip:][host:]port[-port][/proto]`; addresses and host ports are dropped, as in Docker.

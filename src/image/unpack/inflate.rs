@@ -1,0 +1,91 @@
+//! The inflating process: decompresses a source in a jail of its own, whose other end reads the tar.
+
+use super::stream::hash;
+use super::{CHUNK, Compression, Fd, Region, Source, UnpackError, channel, failed, jail, pipe, printable};
+use crate::base::Digest;
+use crate::sys::worker::Worker;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+/// A running inflater.
+pub(super) struct Inflater {
+    worker: Worker,
+    channel: OwnedFd,
+    pub(super) output: File,
+}
+
+impl Inflater {
+    pub(super) fn start(source: Source<'_>, compression: Compression) -> Result<Self, UnpackError> {
+        let (output, write) = pipe()?;
+        let (channel, theirs) = channel()?;
+        let (Source::Region { file, .. } | Source::Stream { file, .. }) = source;
+        let keep = [file.as_fd(), write.as_fd(), theirs.as_fd()];
+        let worker = Worker::fork(&keep, || inflater(theirs.as_fd(), source, compression, &write))
+            .map_err(failed("start the inflating process"))?;
+        drop((theirs, write));
+        jail::admit(worker.pid(), channel.as_fd(), None).map_err(failed("confine the inflating process"))?;
+        Ok(Self { worker, channel, output: output.into() })
+    }
+
+    /// Hears what became of it; gives the digest of the compressed bytes of a region.
+    pub(super) fn finish(self, source: Source<'_>) -> Result<Option<Digest>, UnpackError> {
+        let Self { worker, channel, output } = self;
+        drop(output);
+        let mut word = String::new();
+        File::from(channel)
+            .take(4096)
+            .read_to_string(&mut word)
+            .map_err(failed("read the inflating process's report"))?;
+        match worker.wait().map_err(failed("wait for the inflating process"))? {
+            0 => {}
+            code if code < 0 => return Err(UnpackError::Killed { role: "inflating", signal: -code }),
+            _ if word.is_empty() => return Err(UnpackError::Refused("the inflating process failed".to_owned())),
+            _ => return Err(UnpackError::Refused(printable(&word))),
+        }
+        match source {
+            Source::Region { .. } => hash(source).map(|(digest, _)| Some(digest)),
+            Source::Stream { .. } => Ok(None),
+        }
+    }
+}
+
+/// The inflating process. A reader that went away is no failure of its own.
+fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compression, output: &OwnedFd) -> i32 {
+    let work = || -> io::Result<()> {
+        jail::enter(channel, false)?;
+        let input: Box<dyn Read> = match source {
+            Source::Region { file, offset, length } => Box::new(Region { file, offset, left: length }),
+            Source::Stream { file, head } => Box::new(head.chain(Fd(file.as_fd()))),
+        };
+        let input = io::BufReader::with_capacity(CHUNK / 4, input);
+        let mut input: Box<dyn Read> = match compression {
+            Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+            _ => Box::new(zstd::Decoder::with_buffer(input)?),
+        };
+        let mut buffer = vec![0; CHUNK / 4];
+        loop {
+            let count = match input.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(count) => count,
+                Err(error) => {
+                    return Err(io::Error::new(
+                        error.kind(),
+                        format!("compressed stream is damaged or truncated: {error}"),
+                    ));
+                }
+            };
+            match Fd(output.as_fd()).write_all(&buffer[..count]) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                other => other?,
+            }
+        }
+    };
+    match work() {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = Fd(channel).write_all(error.to_string().as_bytes());
+            1
+        }
+    }
+}
