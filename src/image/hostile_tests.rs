@@ -290,3 +290,55 @@ fn a_pipe_is_read_as_it_comes() {
     drop(file(b""));
     store.check_clean();
 }
+
+#[test]
+fn what_load_reads_before_any_layer_is_bounded() {
+    if !crate::tests::root() {
+        return;
+    }
+    let manifest = br#"[{"Config":"a.json","RepoTags":null,"Layers":["b"]}]"#;
+    let circle = Archive::new()
+        .file("manifest.json", manifest)
+        .add(Kind::Symlink, "a.json", "b", b"")
+        .add(Kind::Symlink, "b", "a.json", b"")
+        .finish();
+    let outward = Archive::new().file("manifest.json", manifest).add(Kind::Symlink, "a.json", "/../../etc/passwd", b"");
+    let long = Archive::new().file("manifest.json", &vec![b' '; 9 << 20]).finish();
+    let nested = Archive::new().file("manifest.json", &b"[".repeat(1 << 20)).finish();
+    let mut bomb = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    let zeros = vec![0u8; 1 << 20];
+    for _ in 0..2 << 10 {
+        std::io::Write::write_all(&mut bomb, &zeros).unwrap();
+    }
+    for (archive, words) in [
+        (circle, "archive is incomplete: manifest.json names a.json"),
+        (outward.finish(), "archive is incomplete: manifest.json names a.json"),
+        (long, "longer than 8 MiB"),
+        (nested, "read manifest.json"),
+        (bomb.finish().unwrap(), "decompression bomb"),
+    ] {
+        let store = Store::new();
+        let error = store.images.load(&file(&archive), &mut |_| {}).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains(words), "{error:?} does not say {words:?}");
+        store.check_clean();
+        assert_eq!(store.layers(), 0);
+    }
+}
+
+#[test]
+fn paths_of_any_depth_leave_nothing_behind() {
+    if !crate::tests::root() {
+        return;
+    }
+    for depth in [100, 1900, 5000] {
+        let store = Store::new();
+        let result = store.import(&Archive::new().file(&format!("{}f", "d/".repeat(depth)), b"deep").finish());
+        assert!(result.is_ok() || depth > 100, "{result:?}");
+        match result {
+            Ok(image) => drop(store.images.remove(image.id.as_str(), true, &|_| Vec::new()).unwrap()),
+            Err(error) => assert!(error.to_string().contains("unpack layer"), "{depth}: {error}"),
+        }
+        store.check_clean();
+        assert_eq!(store.layers(), 0, "{depth}");
+    }
+}

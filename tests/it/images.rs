@@ -230,3 +230,35 @@ fn layers_are_on_disk_before_the_record_that_names_them() {
     check_order(&writes(&world, &["load", "-i", text(&saved)]), 4);
     assert_eq!(world.ok(&["run", "--rm", "--network", "none", "built:1", "cat", "/one", "/two"]), "1\n2");
 }
+
+#[test]
+fn podman_takes_what_we_save_and_we_what_it_saves() {
+    requires!(root, program "podman");
+    let world = World::new();
+    world.busybox();
+    let id = world.ok(&["image", "inspect", "--format", "{{.Id}}", "busybox"]);
+    let (saved, root, run) = (world.path("saved.tar"), world.path("podman/root"), world.path("podman/run"));
+    world.ok(&["save", "-o", text(&saved), "busybox"]);
+    world.ok(&["rmi", "busybox"]);
+    let podman = |words: &[&str]| {
+        let own = ["--root", text(&root), "--runroot", text(&run), "--storage-driver=vfs", "--cgroup-manager=cgroupfs"];
+        let all: Vec<&str> = own
+            .into_iter()
+            .chain(["--events-backend=none", "--log-level=error"])
+            .chain(words.iter().copied())
+            .collect();
+        host("podman", &all).ok()
+    };
+    podman(&["load", "-q", "-i", text(&saved)]);
+    assert_eq!(podman(&["images", "-q", "--no-trunc"]), id, "the same image there");
+    for format in ["docker-archive", "oci-archive"] {
+        let back = world.path(format);
+        podman(&["save", "-q", "--format", format, "-o", text(&back), "busybox"]);
+        world.ok(&["load", "-i", text(&back)]);
+        assert_eq!(world.ok(&["run", "--rm", "--network", "none", "busybox", "echo", "works"]), "works", "{format}");
+        if format == "docker-archive" {
+            assert_eq!(world.ok(&["image", "inspect", "--format", "{{.Id}}", "busybox"]), id, "and here again");
+        }
+        world.ok(&["rmi", "busybox"]);
+    }
+}
