@@ -110,6 +110,11 @@ fn a_start_that_failed_leaves_the_container_created() {
     world.ok(&["create", "--network", "none", "--name", "bad", image, "/no/such/program"]);
     world.bulkhead(&["start", "bad"]).fails(1, &["/no/such/program"]);
     assert_eq!(world.inspect("bad", "{{.State.Status}} {{.State.ExitCode}}"), "created 127");
+    // Refused before there was a supervisor that could have written a state.
+    world.ok(&["run", "--network", "none", "--name", "other", image, "true"]);
+    world.ok(&["create", "--network", "container:other", "--name", "alone", image, "true"]);
+    world.bulkhead(&["start", "alone"]).fails(1, &["other", "not running"]);
+    assert_eq!(world.inspect("alone", "{{.State.Status}} {{.State.ExitCode}}"), "created 0");
 }
 
 #[test]
