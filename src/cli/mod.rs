@@ -51,7 +51,25 @@ pub enum Start {
 
 /// Reads from the words of the command line what this start is going to do.
 pub fn start() -> Start {
+    #[cfg(debug_assertions)]
+    arm_fault();
     start_of(std::env::args_os().skip(1))
+}
+
+/// Plans the fault that a test asks for (see [`crate::sys::fault`]); the programs that are shipped have none.
+#[cfg(debug_assertions)]
+fn arm_fault() {
+    use crate::sys::fault::{Fault, arm};
+    let wanted = std::env::var("BULKHEAD_FAULT").ok();
+    let counts = std::env::var_os("BULKHEAD_FAULT_COUNTS");
+    if wanted.is_none() && counts.is_none() {
+        return;
+    }
+    let fault =
+        wanted.map(|text| Fault::parse(&text).expect("BULKHEAD_FAULT=POINT[:N][:kill|nospace|io] names a point"));
+    let open = |path| std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+    let counts = counts.map(|path| open(path).expect("BULKHEAD_FAULT_COUNTS names a file that can be written"));
+    arm(fault, counts.as_ref()).expect("memory that forks share");
 }
 
 fn start_of(words: impl Iterator<Item = std::ffi::OsString>) -> Start {

@@ -10,6 +10,7 @@ use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
 use crate::step::{BaseImage, BuildHost, CommittedLayer, RunOrder, Tree};
 use crate::store::{Lease, StoreError};
+use crate::sys::fault::{self, Point};
 use std::cell::{OnceCell, RefCell};
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -46,7 +47,7 @@ pub struct StepTree<'a> {
     pub(super) id: ContainerId,
     pub(super) active: Active,
     root: OnceCell<OwnedFd>,
-    _lease: Lease,
+    pub(super) lease: Lease,
 }
 
 /// A read-only tree: layers, or an archive that was unpacked.
@@ -112,7 +113,9 @@ impl Drop for StepTree<'_> {
     fn drop(&mut self) {
         self.root.take();
         // Committed: there is nothing under this key any more, which is no error.
-        let _ = Snapshotter::new(&self.engine.paths).remove(self.id.as_str());
+        if Snapshotter::new(&self.engine.paths).remove(self.id.as_str()).is_err() {
+            self.lease.leave();
+        }
     }
 }
 
@@ -156,7 +159,8 @@ impl<'a> BuildHost for Builder<'a> {
         let id = ContainerId::generate();
         let lease = Lease::take(&self.engine.paths, &format!("{TREE}{id}"))?;
         let active = self.images.snapshots().prepare(id.as_str(), chain)?;
-        Ok(StepTree { engine: self.engine, id, active, root: OnceCell::new(), _lease: lease })
+        fault::cut(Point::StepPrepared);
+        Ok(StepTree { engine: self.engine, id, active, root: OnceCell::new(), lease })
     }
 
     fn view(&self, chain: &[Digest]) -> Result<LayerView, EngineError> {
@@ -187,6 +191,7 @@ impl<'a> BuildHost for Builder<'a> {
         }
         let options = diff::Options { clamp: self.options.source_date_epoch };
         let layer = self.images.commit_layer(active.id.as_str(), &options)?;
+        fault::cut(Point::StepCommitted);
         Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
     }
 

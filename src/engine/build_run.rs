@@ -6,14 +6,16 @@ use super::network::{HOST_RESOLVER, taken};
 use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
 use super::spec::{DEFAULT_SHM, bind_ids};
 use super::start::start_error;
+use super::stop::groups;
 use super::{EngineError, create, ranges, stubs};
 use crate::base::ContainerId;
 use crate::network::{self, EndpointRequest, Mode, Resolver};
-use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace};
+use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace, sweep};
 use crate::security::Hardening;
-use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan};
+use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan, State, Status};
 use crate::step::{RunOrder, StepNetwork};
-use crate::store::{StoreError, write_bytes};
+use crate::store::{StoreError, read_json, write_bytes};
+use crate::sys::fault::{self, Point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
@@ -64,6 +66,9 @@ impl Builder<'_> {
         let mut step = Running::default();
         let code = self.run_in_sandbox(tree, order, network, output, &mut step);
         let ended = self.engine.end_step(&tree.id);
+        if ended.is_err() {
+            tree.lease.leave();
+        }
         if let Some(shim) = step.shim {
             // A shim that is gone already needs no word; one that hears none takes down again what is down.
             let _ = shim.into_client().finished();
@@ -106,7 +111,9 @@ impl Builder<'_> {
         let (_, handles) = taken(&attached);
         let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
         shim.proceed(handles, &descriptors).map_err(start_error)?;
-        self.relay(stream.as_fd(), output)
+        let code = self.relay(stream.as_fd(), output)?;
+        fault::fail(Point::StepRan).map_err(EngineError::Output)?;
+        Ok(code)
     }
 
     /// What the step asks for, or what the build says.
@@ -296,8 +303,15 @@ impl super::Engine {
             Err(_) => Ok(()),
         };
         let settled = self.settled(id);
+        let state: Result<State, _> = read_json(&self.paths.container_run(id).join("state.json"));
+        let swept = match state {
+            Ok(state) if state.status == Status::Exited => Ok(()),
+            // Its shim was killed, or never came so far as to say anything.
+            _ => sweep(&groups(id)),
+        };
         self.release(id)?;
         settled?;
+        swept?;
         match stopped {
             // It ended by itself meanwhile.
             Err(crate::shim::ShimError::Gone { .. }) | Ok(()) => Ok(()),

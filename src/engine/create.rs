@@ -12,6 +12,7 @@ use crate::oci::{ContainerConfig, Platform};
 use crate::sandbox::Limits;
 use crate::shim::LogPlan;
 use crate::store::{FileLock, Lease, NameError, Names, StoreError, write_bytes};
+use crate::sys::fault::{self, Point};
 use crate::volume::{Volumes, fill};
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
@@ -57,7 +58,7 @@ impl Engine {
         let mut undo = Undo::new();
         self.make_directory(&id, &walls, &mut undo)?;
         let name = self.take_name(&request, &id, &mut undo)?;
-        let mounts = self.mounts(&request, image.as_ref(), config, &mut undo)?;
+        let mounts = self.mounts(&id, &request, image.as_ref(), config, &mut undo)?;
         if let Some(image) = &image {
             Snapshotter::new(&self.paths).prepare(id.as_str(), image)?;
             let (paths, id) = (&self.paths, id.clone());
@@ -89,6 +90,7 @@ impl Engine {
             id,
         };
         record.save(&self.paths)?;
+        fault::cut(Point::ContainerCreated);
         undo.keep();
         Ok((record, lease))
     }
@@ -142,6 +144,7 @@ impl Engine {
         DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("create directory", &dir))?;
         let made = dir.clone();
         undo.push(move || drop(std::fs::remove_dir_all(made)));
+        fault::fail(Point::ContainerMade).map_err(StoreError::io("create directory", &dir))?;
         if let Some(profile) = &walls.profile {
             write_bytes(&dir.join("seccomp.json"), profile, crate::store::Durability::Atomic)?;
         }
@@ -177,6 +180,7 @@ impl Engine {
     /// Resolves all mounts: volumes are made and filled, bind sources checked.
     fn mounts<'a>(
         &'a self,
+        id: &ContainerId,
         request: &CreateRequest,
         image: Option<&Image>,
         config: &ContainerConfig,
@@ -201,7 +205,7 @@ impl Engine {
                     point(MountKind::Bind, String::new(), source, target, !readonly, *recursive)
                 }
                 MountRequest::Volume { name, readonly, nocopy, .. } => {
-                    let name = self.volume(name.as_deref(), &target, image, *nocopy, undo)?;
+                    let name = self.volume(id, name.as_deref(), &target, image, *nocopy, undo)?;
                     let source = Volumes::new(&self.paths).data(&name.0);
                     let mut point = point(MountKind::Volume, name.0, source, target, !readonly, false);
                     point.anonymous = name.1;
@@ -220,6 +224,7 @@ impl Engine {
     /// Returns a volume's name and whether it is anonymous; a new or empty one is filled from the image.
     fn volume<'a>(
         &'a self,
+        id: &ContainerId,
         name: Option<&str>,
         target: &str,
         image: Option<&Image>,
@@ -227,7 +232,7 @@ impl Engine {
         undo: &mut Undo<'a>,
     ) -> Result<(String, bool), EngineError> {
         let volumes = Volumes::new(&self.paths);
-        let (volume, new) = volumes.create(name, &BTreeMap::new())?;
+        let (volume, new) = volumes.create(name, &BTreeMap::new(), Some(id))?;
         if new {
             let name = volume.name.clone();
             undo.push(move || drop(Volumes::new(&self.paths).remove(&name)));
@@ -237,6 +242,8 @@ impl Engine {
             if volumes.is_empty(&volume.name)? {
                 let lowers: Vec<_> = image.chain().iter().rev().map(|id| Path::new(id.hex()).join("fs")).collect();
                 let root = crate::sandbox::view(&self.paths.snapshots(), &lowers).map_err(EngineError::View)?;
+                let data = volumes.data(&volume.name);
+                fault::fail(Point::VolumeFill).map_err(StoreError::io("fill volume", &data))?;
                 fill(root.as_fd(), target, &volumes.data(&volume.name))?;
             }
         }

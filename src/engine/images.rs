@@ -21,6 +21,7 @@ impl Engine {
     /// # Errors
     /// When there is no such image or a container uses it.
     pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+        self.settle_abandoned()?;
         let containers = self.list()?;
         let users = |id: &Digest| -> Vec<String> {
             let made_from = |image: &super::record::ImageUse| image.id == *id;
@@ -36,6 +37,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
+        self.settle_abandoned()?;
         let held = Lease::survey(&self.paths).held;
         Ok(Images::open(&self.paths)?.collect(&|key| self.needs_snapshot(key, &held), roots)?)
     }

@@ -3,6 +3,7 @@
 use crate::base::ContainerId;
 use crate::shim;
 use crate::store::{Paths, StoreError, remove_file};
+use crate::sys::fault::{self, Point};
 use std::path::{Path, PathBuf};
 
 /// First id of the first slot: above the usual subordinate ids and systemd-nspawn's range.
@@ -46,7 +47,10 @@ pub fn take(paths: &Paths, id: &ContainerId) -> Result<u32, RangeError> {
         take() || (is_stale(paths, &path) && std::fs::remove_file(&path).is_ok() && take())
     });
     match taken {
-        Some(base) => Ok(base),
+        Some(base) => {
+            fault::cut(Point::RangeTaken);
+            Ok(base)
+        }
         None if !paths.run.join("ranges").is_dir() => Err(RangeError::Missing(paths.run.join("ranges"))),
         None => Err(RangeError::Exhausted),
     }

@@ -9,7 +9,8 @@ use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::{Client, Status};
-use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file};
+use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file, sweep_records};
+use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
 use std::time::{Duration, Instant};
 
@@ -43,6 +44,7 @@ impl Engine {
             return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
         }
         self.release(id)?;
+        fault::cut(Point::RemoveReleased);
         self.erase(&record, volumes || record.request.auto_remove)?;
         drop(lock);
         if let Some(shim) = &mut shim {
@@ -110,6 +112,7 @@ impl Engine {
         if record.request.rootfs.is_none() {
             Snapshotter::new(&self.paths).remove(id.as_str())?;
         }
+        fault::cut(Point::RemoveTree);
         if volumes {
             for point in record.mounts.iter().filter(|point| point.anonymous) {
                 match Volumes::new(&self.paths).remove(&point.name) {
@@ -119,16 +122,20 @@ impl Engine {
             }
         }
         Names::new(&self.paths).release(&record.name, id)?;
+        fault::cut(Point::RemoveName);
         let dir = self.paths.container(id);
         remove_file(&dir.join("config.json"))?;
+        fault::fail(Point::RemoveRecord).map_err(StoreError::io("remove", &dir))?;
         Ok(std::fs::remove_dir_all(&dir).map_err(StoreError::io("remove", &dir))?)
     }
 
     /// Removes what is there of a container, whole or half-made.
     pub(super) fn forget(&self, id: &ContainerId) -> Result<(), EngineError> {
         if let Ok(record) = ContainerRecord::load(&self.paths, id) {
-            return self.erase(&record, true);
+            self.erase(&record, true)?;
+            return Ok(Volumes::new(&self.paths).settle(id)?);
         }
+        Volumes::new(&self.paths).settle(id)?;
         self.release(id)?;
         Snapshotter::new(&self.paths).remove(id.as_str())?;
         let names = self.paths.root.join("names");
@@ -152,6 +159,10 @@ impl Engine {
         let Leases { held, abandoned } = Lease::survey(&self.paths);
         if abandoned.is_empty() {
             return Ok(());
+        }
+        // A process that died over a lease may have died over a record too.
+        for place in ["images", "networks", "build/cache", "cache/seccomp"] {
+            sweep_records(&self.paths.root.join(place));
         }
         for lease in abandoned {
             if let Some(key) = lease.subject.strip_prefix(TREE) {

@@ -17,6 +17,7 @@ use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
 use crate::store::{FileLock, StoreError};
+use crate::sys::fault::{self, Point};
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -108,6 +109,7 @@ impl Engine {
         let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
         let mut warnings = walls_down(&plan.bundle);
         let streams = attach.map(|streams| (streams.stdin, streams.output));
+        fault::fail(Point::ShimOrder).map_err(|source| ShimError::Io { what: "order a shim".to_owned(), source })?;
         let mut shim = launcher()?;
         let stream = match place {
             None => {
@@ -120,16 +122,21 @@ impl Engine {
             }
             Some(place) => {
                 let prepared = shim.launch(plan).map_err(start_error)?;
+                fault::fail(Point::StartPrepared)
+                    .map_err(|source| ShimError::Io { what: "prepare a shim".to_owned(), source })?;
                 let stream = streams.map(|(stdin, output)| shim.attach(stdin, output)).transpose()?;
                 let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.paths)?;
                 let (view, handles) = taken(&attached);
                 warnings.extend(attached.warnings);
+                fault::fail(Point::StartAttached)
+                    .map_err(|source| ShimError::Io { what: "tell the shim its network".to_owned(), source })?;
                 self.note_network(&mut record, view)?;
                 let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
                 shim.proceed(handles, &descriptors).map_err(start_error)?;
                 stream
             }
         };
+        fault::cut(Point::StartDone);
         undo.keep();
         Ok(Started { stream, client: shim.into_client(), warnings })
     }
@@ -164,6 +171,7 @@ impl Engine {
             .recursive(true)
             .mode(0o700)
             .create(&run_dir)
+            .and_then(|()| fault::fail(Point::RunMade))
             .map_err(StoreError::io("create directory", &run_dir))?;
         let root = match &record.request.rootfs {
             Some(path) => Root::Directory(path.clone()),

@@ -95,8 +95,12 @@ impl Engine {
     /// Kills a running container that the caller removes then; its shim waits to hear of that.
     pub(super) fn kill_to_remove(&self, id: &ContainerId) -> Result<Option<Client>, EngineError> {
         let Stopping(mut client) = self.begin_stop(id, Some(KILL), Some(0), StopReason::Removal)?;
-        if let Some(client) = &mut client {
-            self.hear_end(id, client)?;
+        if let Some(open) = &mut client
+            && self.hear_end(id, open)?.is_none()
+        {
+            // A shim that was killed while it was told to end has left its control groups.
+            sweep(&groups(id))?;
+            client = None;
         }
         Ok(client)
     }
@@ -203,7 +207,11 @@ impl Engine {
         let Container { mut record, .. } = self.observe_locked(id)?;
         let names = crate::store::Names::new(&self.paths);
         let name = name.strip_prefix('/').unwrap_or(name);
-        names.reserve(name, id)?;
+        match names.reserve(name, id) {
+            // An earlier try was cut off after this.
+            Err(crate::store::NameError::Taken { owner, .. }) if owner == *id && name != record.name => {}
+            other => other?,
+        }
         let old = std::mem::replace(&mut record.name, name.to_owned());
         record.save(&self.paths)?;
         Ok(names.release(&old, id)?)

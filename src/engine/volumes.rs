@@ -24,7 +24,7 @@ impl Engine {
         name: Option<&str>,
         labels: &BTreeMap<String, String>,
     ) -> Result<VolumeEntry, EngineError> {
-        let (record, _) = Volumes::new(&self.paths).create(name, labels)?;
+        let (record, _) = Volumes::new(&self.paths).create(name, labels, None)?;
         Ok(self.entry(record))
     }
 

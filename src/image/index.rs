@@ -3,7 +3,7 @@
 use super::durable::Synced;
 use super::error::{ImageError, Result};
 use crate::base::{Digest, Timestamp};
-use crate::store::{Durability, FileLock, Paths, read_json, write_json};
+use crate::store::{Durability, FileLock, Paths, read_json, sweep_records, write_json};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -78,6 +78,7 @@ impl Index {
     /// Writes the record; the caller holds the lock.
     pub(super) fn write(&mut self, paths: &Paths) -> Result<()> {
         self.schema = 1;
+        sweep_records(&paths.root.join("images"));
         Ok(write_json(&Self::path(paths), self, Durability::Synced)?)
     }
 

@@ -1,10 +1,11 @@
 //! Work in progress: `content/ingest/<name>/` with a lock its process holds, so that what a dead process left is known.
 
-use super::error::Result;
+use super::error::{ImageError, Result};
 use super::snapshot::make_directory;
 use super::tree;
 use crate::base::unique_name;
 use crate::store::{FileLock, Paths, is_locked};
+use crate::sys::fault::{self, Point};
 use std::path::{Path, PathBuf};
 
 /// A directory for one piece of work; removed when dropped.
@@ -25,7 +26,9 @@ impl Ingest {
         sweep(&all);
         let path = all.join(unique_name());
         make_directory(&path, 0o700, false)?;
+        fault::fail(Point::IngestMade).map_err(ImageError::io("make directory", &path))?;
         let lock = FileLock::acquire(&path.join("lock"))?;
+        fault::cut(Point::IngestHeld);
         Ok(Self { path, _lock: lock, next: std::cell::Cell::new(0) })
     }
 

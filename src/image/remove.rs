@@ -8,6 +8,7 @@ use super::store::{Images, find};
 use super::tree;
 use crate::base::Digest;
 use crate::oci::Reference;
+use crate::sys::fault::{self, Point};
 use std::collections::BTreeSet;
 
 /// What a removal did, in order; `rmi` prints a line for each.
@@ -97,6 +98,7 @@ impl Images {
             for id in chain.iter().filter(|id| !used.contains(*id)) {
                 // A rename takes it out of sight at once; a crash then leaves only what a sweep removes.
                 if std::fs::rename(self.snapshots.directory(id.hex()), own.fresh()).is_ok() {
+                    fault::cut(Point::LayerTaken);
                     removed.push(id.clone());
                 }
             }
@@ -153,6 +155,7 @@ impl Images {
                     _ => None,
                 };
                 if std::fs::rename(self.snapshots.directory(&key), own.fresh()).is_ok() {
+                    fault::cut(Point::LayerTaken);
                     collected.snapshots += u64::from(layer.is_none());
                     collected.layers += u64::from(layer.is_some());
                     collected.bytes += layer.map_or(0, |layer| layer.size);
@@ -163,7 +166,8 @@ impl Images {
                 index.write(&self.paths)?;
             }
         }
-        own.clear();
+        // Our own work must not pass for another's.
+        drop(own);
         collected.blobs = self.remove_unused_blobs()?;
         Ok(collected)
     }

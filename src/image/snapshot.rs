@@ -9,6 +9,7 @@ use super::index::{Index, Layer};
 use super::tree;
 use crate::base::{Digest, Timestamp};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
+use crate::sys::fault::{self, Point};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,7 @@ impl Snapshotter {
         make_directory(&self.store, 0o700, true)?;
         make_directory(&directory, 0o700, false)?;
         let make = || {
+            fault::fail(Point::SnapshotMade).map_err(ImageError::io("make directory", &directory))?;
             let meta = Meta::Active { chain: chain.to_vec(), created: Timestamp::now() };
             write_meta(&directory, meta, None)?;
             make_directory(&directory.join("fs"), 0o755, false)?;
@@ -128,6 +130,7 @@ impl Snapshotter {
         make().inspect_err(|_| {
             let _ = tree::remove_path(&directory);
         })?;
+        fault::cut(Point::SnapshotReady);
         Ok(active)
     }
 
@@ -234,6 +237,7 @@ impl Snapshotter {
         let failed = || ImageError::io("commit snapshot", &target);
         let lock = Index::lock(&self.paths)?;
         write_meta(directory, Meta::Layer(meta), Some(Moment::now()))?;
+        fault::fail(Point::LayerPut).map_err(failed())?;
         match renameat_with(CWD, directory, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
                 if self.layer(&chain_id)?.is_none() {
@@ -243,7 +247,10 @@ impl Snapshotter {
                 drop(lock);
                 tree::remove_path(directory).map_err(ImageError::io("remove", directory))
             }
-            other => other.map_err(|errno| failed()(errno.into())),
+            other => {
+                fault::cut(Point::LayerInPlace);
+                other.map_err(|errno| failed()(errno.into()))
+            }
         }
     }
 

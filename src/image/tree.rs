@@ -1,5 +1,6 @@
 //! Walks trees whose content nobody vouches for: by descriptor, inside their root, at any depth.
 
+use crate::sys::fault::{self, Point};
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, renameat, statat, unlinkat,
 };
@@ -54,6 +55,7 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
 /// Removes the tree at a path of our own.
 pub(super) fn remove_path(path: &std::path::Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+    fault::fail(Point::TreeRemove)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     match rustix::fs::open(parent, flags, Mode::empty()) {
         Err(Errno::NOENT) => Ok(()),

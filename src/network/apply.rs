@@ -8,12 +8,13 @@ use super::address::{Mac, Subnet};
 use super::draft::{Draft, Inverse, Operation, Owner};
 use super::error::{Cause, NetworkError};
 use super::firewall::{Element, Firewall, Intact, redirect_names};
-use super::journal::{Entry, Journal};
+use super::journal::{self, Entry, Journal};
 use super::names::NAME_SERVER;
 use super::netlink::Connection;
 use super::route::{self, Veth};
 use super::{Installation, ipam};
 use crate::store::Paths;
+use crate::sys::fault::{self, Point};
 use crate::sys::netlink::Family;
 use crate::sys::netns::in_network_namespace;
 use rustix::io::Errno;
@@ -174,6 +175,7 @@ impl<'a> Executor<'a> {
         let entry = |operation: &Operation| Entry { operation: operation.clone(), inverse: inverse(operation) };
         let journal = Journal::new(draft.owner().clone(), draft.operations().iter().map(entry).collect());
         journal.write(self.paths)?;
+        fault::cut(Point::JournalWritten);
         let result = self.apply_journaled(up, draft, namespace);
         if result.as_ref().is_err_and(|error| !matches!(error, NetworkError::Apply { source: Cause::Killed, .. })) {
             // The first error is the one to tell; what could not be taken back stays in the journal.
@@ -200,6 +202,7 @@ impl<'a> Executor<'a> {
         let applied = if inside.is_empty() {
             Applied::default()
         } else {
+            fault::fail(Point::NetworkInside).map_err(NetworkError::Namespace)?;
             in_network_namespace(namespace, || configure_inside(&inside)).map_err(NetworkError::Namespace)??
         };
         let drafted: Vec<Element> = draft.operations().iter().flat_map(Operation::elements).collect();
@@ -209,6 +212,7 @@ impl<'a> Executor<'a> {
         let mut elements: Vec<Element> = up.operations().iter().flat_map(Operation::elements).collect();
         elements.extend(drafted);
         let whole = Intact { inet: true, guard: true };
+        fault::fail(Point::FirewallAdd).map_err(NetworkError::Namespace)?;
         let mut added = self.firewall.add(&elements, whole);
         if added.as_ref().is_err_and(|error| error.is(Errno::EXIST)) {
             self.take_over(draft)?;
@@ -298,6 +302,7 @@ impl<'a> Executor<'a> {
 
     /// Does one operation on the host's side.
     fn perform(&mut self, operation: &Operation, namespace: Option<BorrowedFd<'_>>) -> Result<(), Cause> {
+        fault::fail(Point::LinkOperation)?;
         match operation {
             Operation::Forwarding => Ok(set_kernel_value(FORWARDING, "1")?),
             Operation::Bridge { name, address } => self.bridge(name, *address),
@@ -339,6 +344,8 @@ impl<'a> Executor<'a> {
     /// The first error; what failed stays in the journal.
     pub(super) fn undo(&mut self, owner: &Owner, links: LinkEnd) -> Result<(), NetworkError> {
         let Some(journal) = Journal::read(self.paths, owner)? else {
+            // Whoever was killed while writing it has done nothing yet.
+            journal::sweep(self.paths);
             return Ok(());
         };
         let mut first = None;
@@ -360,7 +367,10 @@ impl<'a> Executor<'a> {
         }
         match first {
             Some(error) => Err(error),
-            None => Journal::remove(self.paths, owner),
+            None => {
+                fault::cut(Point::NetworkUndone);
+                Journal::remove(self.paths, owner)
+            }
         }
     }
 
@@ -371,6 +381,7 @@ impl<'a> Executor<'a> {
         inverse: &Inverse,
         links: LinkEnd,
     ) -> Result<(), Cause> {
+        fault::fail(Point::NetworkUndo)?;
         match (inverse, operation, owner) {
             (Inverse::Release, Operation::Reserve { network, address }, Owner::Container(id)) => {
                 Ok(ipam::release(self.paths, network, *address, id)?)

@@ -11,6 +11,7 @@ use super::publish::Listener;
 use super::{Installation, ipam};
 use crate::base::ContainerId;
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
+use crate::sys::fault::{self, Point};
 use crate::sys::netlink::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -306,6 +307,7 @@ pub(super) fn attach_until(
         if network.subnet.is_some() {
             executor.ensure(&up)?;
             names = executor.run(&up, &draft, namespace, killed_after)?.names;
+            fault::cut(Point::NetworkDone);
             warnings.extend(foreign_warnings(&installation, &network)?);
         } else {
             // Nothing on the host: no journal.

@@ -5,6 +5,7 @@ use super::address::Subnet;
 use super::error::NetworkError;
 use crate::base::ContainerId;
 use crate::store::{Paths, StoreError};
+use crate::sys::fault::{self, Point};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
@@ -61,7 +62,10 @@ fn take(path: &Path, id: &ContainerId) -> Result<bool, NetworkError> {
     }
     match made {
         Ok(mut file) => {
-            file.write_all(id.as_str().as_bytes()).map_err(StoreError::io("write", path))?;
+            fault::fail(Point::AddressTaken)
+                .and_then(|()| file.write_all(id.as_str().as_bytes()))
+                .inspect_err(|_| drop(std::fs::remove_file(path)))
+                .map_err(StoreError::io("write", path))?;
             Ok(true)
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),

@@ -6,7 +6,7 @@
 use super::draft::{Inverse, Operation, Owner};
 use super::error::NetworkError;
 use crate::base::ContainerId;
-use crate::store::{Durability, Paths, StoreError, read_json, remove_file, write_json};
+use crate::store::{Durability, Paths, StoreError, read_json, remove_file, sweep_records, write_json};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -62,6 +62,7 @@ impl Journal {
 
     /// Forgets the journal of an owner.
     pub(super) fn remove(paths: &Paths, owner: &Owner) -> Result<(), NetworkError> {
+        sweep(paths);
         Ok(remove_file(&file(paths, owner))?)
     }
 }
@@ -88,6 +89,11 @@ pub(super) fn owners(paths: &Paths) -> Result<Vec<Owner>, NetworkError> {
         }
     }
     Ok(owners)
+}
+
+/// Removes what was left by those who were killed while writing a journal.
+pub(super) fn sweep(paths: &Paths) {
+    sweep_records(&directory(paths));
 }
 
 fn directory(paths: &Paths) -> PathBuf {

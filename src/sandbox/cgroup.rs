@@ -4,6 +4,7 @@ use super::cgroup_plan::{CgroupPlan, Group};
 use super::device_rules::{DeviceRule, assemble};
 use super::error::{Context, LaunchError, reason};
 use crate::sys::bpf::{attach_device_program, load_device_program};
+use crate::sys::fault::{self, Point};
 use crate::sys::process::pidfd_kill;
 use rustix::fs::{AtFlags, Mode, OFlags, unlinkat};
 use rustix::io::Errno;
@@ -55,6 +56,7 @@ impl Cgroups {
     fn fill(&mut self, plan: &CgroupPlan, owner: u32) -> Result<(), LaunchError> {
         for group in &plan.groups {
             let top = group.mount.join(&plan.path);
+            fault::fail(Point::GroupsMake).at(|| format!("make control group {}", top.display()))?;
             make_group(&top, &group.controllers, self.unified)?;
             let dir = if self.unified { top.join(PAYLOAD) } else { top.clone() };
             let (mount, controllers) = (group.mount.clone(), group.controllers.clone());

@@ -7,6 +7,7 @@ use super::tree::open_terminal;
 use super::user::{Account, resolve};
 use crate::security::Hardening;
 use crate::sys::credentials::*;
+use crate::sys::fault::{self, Point};
 use crate::sys::open::open_in_root;
 use crate::sys::process::*;
 use crate::sys::socket::send_frame;
@@ -81,6 +82,7 @@ fn become_program(start: &Start<'_>, report: &mut Option<OwnedFd>) -> Result<std
     // The filter may forbid what this proof takes.
     let alone = Alone::prove().at(|| "start the program (the process has threads)")?;
     reset_signals();
+    fault::fail(Point::InitRights).at(|| "give up rights")?;
     drop_rights(start, &account)?;
     if start.reaper {
         super::reaper::stay_as_parent(&alone, report, terminal)?;

@@ -12,6 +12,7 @@ use super::running::Running;
 use super::user::IDS;
 use crate::security::enforced::{Launched, require};
 use crate::security::{self, Enforced, HostFeatures};
+use crate::sys::fault::{self, Point};
 use crate::sys::process::*;
 use crate::sys::socket::{pair, recv_frame, send_frame};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,8 +86,9 @@ impl Launch {
         set_undumpable().at(|| "hide our memory")?;
         give_pipes(stdio, plan.user.base());
         let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
+        let made = fault::fail(Point::GroupsMade).at(|| "make control groups");
         let (mounter, report, keeper, kept) =
-            start(bundle, &plan, host, stdio, reuse, &cgroups).inspect_err(|_| cgroups.remove())?;
+            made.and_then(|()| start(bundle, &plan, host, stdio, reuse, &cgroups)).inspect_err(|_| cgroups.remove())?;
         // While the mounter works. The program does not start before `finish`, so a refusal still comes first.
         let enforced = enforced(bundle, &plan, host, &cgroups.missing);
         let required = require(&bundle.require, host, &enforced);
@@ -149,7 +151,8 @@ fn start(
         })
         .at(|| "make the container's namespaces")?
     };
-    match furnish(bundle, plan, &mounter, &report, present) {
+    let made = fault::fail(Point::MounterMade).at(|| "make the container's namespaces");
+    match made.and_then(|()| furnish(bundle, plan, &mounter, &report, present)) {
         Ok(mut kept) => {
             if let Some(netns) = reused_net {
                 kept.netns = Some(netns.try_clone().at(|| "keep the network namespace")?);

@@ -9,6 +9,7 @@ use super::plan::{Kind, LaunchPlan, Step, UserPlan};
 use super::tree::{Tree, attach_at, inner_mounts};
 use crate::security::landlock::{Prepared, RuleInput, RuleMount, prepare, rule_set};
 use crate::sys::credentials::{set_groups, set_ids};
+use crate::sys::fault::{self, Point};
 use crate::sys::mount::{clone_mapped, make_private};
 use crate::sys::open::open_in_root;
 use crate::sys::process::*;
@@ -87,6 +88,7 @@ impl Mounter<'_> {
         let plan = self.plan;
         let at = Path::new(PLACE);
         let (_, outside) = self.frame()?;
+        fault::fail(Point::MounterTree).at(|| "hear from the shim")?;
         let staged = self.userns.is_some() || !self.joins.is_empty();
         let mut attached = Vec::new();
         if plan.locked && self.userns.is_some() {
@@ -105,6 +107,7 @@ impl Mounter<'_> {
         make_private(slash.as_fd()).at(|| "cut mounts off from the host's")?;
         drop(slash);
         let root = self.attach_root(at, &outside, !attached.is_empty())?;
+        fault::fail(Point::MounterRoot).at(|| "attach the root")?;
         let mut tree = Tree::new(plan, root, at, &outside);
         tree.set_tty_size(self.bundle.process.tty_size);
         tree.already(attached);
@@ -193,6 +196,7 @@ impl Mounter<'_> {
             1
         })
         .at(|| "start the keeper")?;
+        fault::cut(Point::MounterKeeper);
         drop(theirs);
         let mut frame = vec![KEEPER];
         frame.extend_from_slice(&keeper.pid.to_le_bytes());
@@ -203,6 +207,7 @@ impl Mounter<'_> {
         // When it fails it has told the shim itself.
         let Some((_, made)) = recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? else { exit(1) };
         tree.late(made.into_iter())?;
+        fault::fail(Point::MounterPivot).at(|| "make the tree the root")?;
         tree.pivot()?;
         send_frame(ours.as_fd(), b"go", &[]).at(|| "release the first process")
     }
@@ -241,6 +246,7 @@ impl Mounter<'_> {
         if let Some(domain) = domain {
             domain.enter().map_err(|error| LaunchError::refused(chain(&error)))?;
         }
+        fault::fail(Point::KeeperDomain).at(|| "enter the Landlock domain")?;
         if let Some((_, pids)) = self.joins.iter().find(|(kind, _)| *kind == Kind::Pid) {
             setns(*pids, CloneFlags::NEWPID).at(|| "enter the pid namespace")?;
         } else if self.plan.new.contains(&Kind::Pid) {
@@ -248,6 +254,7 @@ impl Mounter<'_> {
         }
         let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, mounter))
             .at(|| "start the first process")?;
+        fault::cut(Point::KeeperMade);
         let mut frame = vec![MADE];
         frame.extend_from_slice(&init.pid.to_le_bytes());
         send_frame(self.keeper.as_fd(), &frame, &[init.pidfd.as_fd()]).at(|| "report to the shim")?;
@@ -289,6 +296,7 @@ impl Mounter<'_> {
 
     /// Joins the control groups and makes the mounts that need this process.
     fn inner(&self, mounter: BorrowedFd<'_>) -> Result<(), LaunchError> {
+        fault::fail(Point::InitJoin).at(|| "join the control groups")?;
         super::cgroup::join(&self.join).at(|| "join the control groups")?;
         if let Some((_, view)) = self.joins.iter().find(|(kind, _)| *kind == Kind::Cgroup) {
             setns(*view, CloneFlags::NEWCGROUP).at(|| "enter the control group namespace")?;

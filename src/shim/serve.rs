@@ -10,6 +10,7 @@ use super::requests::refused;
 use super::supervisor::{Supervisor, exit_code, failure};
 use crate::base::Timestamp;
 use crate::store::Durability;
+use crate::sys::fault::{self, Point};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd) {
     let mut receiver = Receiver::default();
     // The engine is forgiven nothing on this socket: whatever is no launch ends it.
     let Ok(Some((Request::Launch(plan), _))) = receiver.wait(socket.as_fd(), None) else { return };
+    fault::cut(Point::ShimSeeded);
     // Without a subreaper, orphans of a container in the host's pid namespace would end up with the host's init.
     let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
     let mut supervisor = match Supervisor::<J>::new(*plan) {
@@ -65,6 +67,7 @@ fn launch<J: Jail>(
     receiver: &mut Receiver,
 ) -> Result<Option<i32>, Failure> {
     let pending = supervisor.begin()?;
+    fault::cut(Point::ShimBegun);
     let (network, pid) = J::network(&pending);
     let reply = Reply::Namespaces { net: network.is_some(), pid };
     if send(socket, &reply, network.as_slice()).is_err() {
@@ -87,7 +90,10 @@ fn launch<J: Jail>(
             return Ok(None);
         }
     }
+    fault::cut(Point::ShimProceeds);
     supervisor.listen().map_err(|error| failure(&error))?;
+    let failed = |source| failure(&super::error::ShimError::Io { what: "listen".to_owned(), source });
+    fault::fail(Point::ShimListens).map_err(failed)?;
     supervisor.finish(pending).map(Some)
 }
 

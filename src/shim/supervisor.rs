@@ -17,6 +17,7 @@ use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::Timestamp;
 use crate::store::{Durability, write_json};
+use crate::sys::fault::{self, Point};
 use crate::sys::process::reap_any;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -82,6 +83,8 @@ impl<J: Jail> Supervisor<J> {
             Err(errno) => return Err(io_error(format!("make shim directory {}", plan.run_dir.display()))(errno)),
         }
         let lock = Lock::take(&plan.run_dir)?;
+        let failed = |source| ShimError::Io { what: format!("lock {}", plan.run_dir.display()), source };
+        fault::fail(Point::ShimLocked).map_err(failed)?;
         let fail = || io_error("prepare the shim's event loop");
         let poller = Poller::new().map_err(fail())?;
         let signals = take_signals().map_err(|errno| fail()(Errno::from_raw_os_error(errno as i32)))?;
@@ -137,12 +140,15 @@ impl<J: Jail> Supervisor<J> {
         let stdio =
             self.streams.open(&self.poller, process.tty, self.plan.stdin_open).map_err(|error| failure(&error))?;
         let stdio = stdio.as_ref().map(|three| three.each_ref().map(AsFd::as_fd));
+        let failed = |source| failure(&ShimError::Io { what: "open the streams".to_owned(), source });
+        fault::fail(Point::ShimStreams).map_err(failed)?;
         J::begin(&self.plan.bundle, stdio, self.kept.as_ref())
     }
 
     /// Starts the first process and writes the state.
     pub(super) fn finish(&mut self, pending: J::Pending) -> Result<i32, Failure> {
         let mut jail = J::finish(pending)?;
+        fault::cut(Point::ShimRunning);
         if let Some(master) = jail.take_terminal() {
             self.streams
                 .set_terminal(&self.poller, master)
@@ -161,6 +167,7 @@ impl<J: Jail> Supervisor<J> {
         self.state.health = self.prober.as_ref().map(Prober::state);
         self.jail = Some(jail);
         self.write_state(Durability::Atomic);
+        fault::cut(Point::ShimStarted);
         Ok(self.state.pid)
     }
 
@@ -356,6 +363,7 @@ impl<J: Jail> Supervisor<J> {
     }
 
     fn first_process_ended(&mut self, code: i32) {
+        fault::cut(Point::ShimReaped);
         let up = self.started.elapsed();
         if let Some(jail) = self.jail.take() {
             self.state.oom_killed = jail.oom_killed();
@@ -389,7 +397,9 @@ impl<J: Jail> Supervisor<J> {
         if !self.is_forgotten() {
             self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
         }
+        fault::cut(Point::ShimEnded);
         self.release();
+        fault::cut(Point::ShimReleased);
         let code = self.state.exit_code;
         self.streams.end(&self.poller, code);
         if let Some(stop) = self.stop.take() {

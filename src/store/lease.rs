@@ -9,15 +9,16 @@ use super::lock::FileLock;
 use super::record::StoreError;
 use super::{Paths, remove_file};
 use crate::base::unique_name;
-use std::fs::{File, OpenOptions};
+use crate::sys::fault::{self, Point};
+use std::fs::File;
 use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 /// A held lease; given back when dropped, or by the kernel when the process dies.
 #[derive(Debug)]
 pub struct Lease {
     path: PathBuf,
+    left: std::cell::Cell<bool>,
     _lock: FileLock,
 }
 
@@ -61,21 +62,25 @@ impl Lease {
         let dir = paths.root.join("leases");
         let name = unique_name();
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&draft)
-            .map_err(StoreError::io("create", &draft))?;
+        let (mut file, lock) = super::draft::open(&draft)?;
         file.write_all(subject.as_bytes()).map_err(StoreError::io("write", &draft))?;
-        let lock = FileLock::hold(file, &draft)?;
-        std::fs::rename(&draft, &path).map_err(StoreError::io("rename", &draft))?;
-        Ok(Self { path, _lock: lock })
+        fault::fail(Point::LeaseTake)
+            .and_then(|()| std::fs::rename(&draft, &path))
+            .map_err(StoreError::io("rename", &draft))?;
+        fault::cut(Point::LeaseTaken);
+        Ok(Self { path, left: std::cell::Cell::new(false), _lock: lock })
+    }
+
+    /// Has it stay when it is dropped, as after a death: what it is held for could not be taken down, and whoever settles
+    /// next tries again.
+    pub fn leave(&self) {
+        self.left.set(true);
     }
 
     /// Looks at all leases.
     pub fn survey(paths: &Paths) -> Leases {
         let mut leases = Leases::default();
+        super::draft::sweep(&paths.root.join("leases"), |name| name.starts_with('.'));
         let Ok(entries) = std::fs::read_dir(paths.root.join("leases")) else { return leases };
         for entry in entries.flatten() {
             let path = entry.path();
@@ -100,7 +105,10 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let _ = remove_file(&self.path);
+        fault::cut(Point::LeaseGive);
+        if !self.left.get() {
+            let _ = remove_file(&self.path);
+        }
     }
 }
 
@@ -139,5 +147,7 @@ mod tests {
         drop(lease);
         let left = Lease::survey(&paths);
         assert!(left.held.is_empty() && left.abandoned.is_empty(), "{left:?}");
+        Lease::take(&paths, "could not be undone").unwrap().leave();
+        assert_eq!(Lease::survey(&paths).abandoned[0].subject, "could not be undone");
     }
 }

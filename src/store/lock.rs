@@ -54,6 +54,17 @@ impl FileLock {
         Self::hold(File::open(path).map_err(StoreError::io("open", path))?, path)
     }
 
+    /// Takes the lock of a directory if it is free; `None` when somebody else holds it or it is gone.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn try_acquire_dir(path: &Path) -> Result<Option<Self>, StoreError> {
+        match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => Ok(Self::try_hold(other.map_err(StoreError::io("open", path))?)),
+        }
+    }
+
     /// Takes the lock of an open file if it is free; `None` when somebody else holds it.
     pub(super) fn try_hold(file: File) -> Option<Self> {
         let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);

@@ -19,6 +19,7 @@
 //! Lock order: name, container, network, image. One writer per file: the engine writes `config.json`, the shim
 //! `state.json`.
 
+mod draft;
 mod lease;
 mod lock;
 mod names;
@@ -29,4 +30,4 @@ pub use lease::{Abandoned, Lease, Leases};
 pub use lock::{FileLock, is_locked};
 pub use names::{NameError, Names};
 pub use paths::Paths;
-pub use record::{Durability, StoreError, read_json, remove_file, write_bytes, write_json};
+pub use record::{Durability, StoreError, read_json, remove_file, sweep_records, sync_parent, write_bytes, write_json};

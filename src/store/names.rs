@@ -3,6 +3,7 @@
 use super::record::StoreError;
 use super::{Paths, remove_file};
 use crate::base::ContainerId;
+use crate::sys::fault::{self, Point};
 use std::io;
 use std::path::PathBuf;
 
@@ -62,8 +63,12 @@ impl Names {
         Self::check(name)?;
         let path = self.dir.join(name);
         loop {
-            match std::os::unix::fs::symlink(id.packed(), &path) {
-                Ok(()) => return Ok(()),
+            let take = || std::os::unix::fs::symlink(id.packed(), &path);
+            match fault::fail(Point::NameTake).and_then(|()| take()) {
+                Ok(()) => {
+                    fault::cut(Point::NameTaken);
+                    return Ok(());
+                }
                 Err(source) if source.kind() == io::ErrorKind::AlreadyExists => match self.owner(name) {
                     Some(owner) => return Err(NameError::Taken { name: name.to_owned(), owner }),
                     // Given back between our two looks, or no link of ours.

@@ -1,9 +1,9 @@
 //! Records: whole files, read at once, written by temporary file and rename.
 
+use crate::sys::fault::{self, Point};
 use serde::{Serialize, de::DeserializeOwned};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Makes the names of temporary files of one process differ.
@@ -88,18 +88,16 @@ pub fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<
     temporary.push(format!(".tmp{}-{number}", std::process::id()));
     let temporary = PathBuf::from(temporary);
     let write = || -> Result<(), StoreError> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(StoreError::io("create", &temporary))?;
+        fault::fail(Point::RecordWrite).map_err(StoreError::io("create", &temporary))?;
+        let (mut file, _lock) = super::draft::open(&temporary)?;
         file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
         if durability == Durability::Synced {
             file.sync_all().map_err(StoreError::io("sync", &temporary))?;
         }
-        std::fs::rename(&temporary, path).map_err(StoreError::io("replace", path))?;
+        fault::fail(Point::RecordReplace)
+            .and_then(|()| std::fs::rename(&temporary, path))
+            .map_err(StoreError::io("replace", path))?;
+        fault::cut(Point::RecordReplaced);
         if durability == Durability::Synced {
             sync_parent(path)?;
         }
@@ -111,7 +109,16 @@ pub fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<
 }
 
 /// Makes a rename or removal in the file's directory survive a power cut.
-fn sync_parent(path: &Path) -> Result<(), StoreError> {
+/// Removes what processes that were killed while they wrote records left in a directory.
+pub fn sweep_records(directory: &Path) {
+    super::draft::sweep(directory, |name| name.contains(".tmp"));
+}
+
+/// Flushes the directory a file lies in, so that its name survives a power cut.
+///
+/// # Errors
+/// When the system refuses.
+pub fn sync_parent(path: &Path) -> Result<(), StoreError> {
     let Some(parent) = path.parent() else { return Ok(()) };
     File::open(parent).and_then(|directory| directory.sync_all()).map_err(StoreError::io("sync", parent))
 }
@@ -121,7 +128,7 @@ fn sync_parent(path: &Path) -> Result<(), StoreError> {
 /// # Errors
 /// When the system refuses.
 pub fn remove_file(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_file(path) {
+    match fault::fail(Point::RecordRemove).and_then(|()| std::fs::remove_file(path)) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
             Err(StoreError::Io { action: "remove", path: path.to_owned(), source })
         }

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod credentials;
+pub mod fault;
 pub mod fork;
 mod landlock;
 pub mod mount;

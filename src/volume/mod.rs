@@ -6,18 +6,21 @@
 mod fill;
 
 use crate::base::{ContainerId, Timestamp};
-use crate::store::{Durability, Paths, StoreError, read_json, write_json};
+use crate::store::{Durability, FileLock, Paths, StoreError, read_json, sync_parent, write_json};
+use crate::sys::fault::{self, Point};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use fill::{FillError, fill};
 
 /// Version of the record's form.
 const SCHEMA: u32 = 1;
+/// Beginning of the names of directories that are no volume yet, or no more; no volume is called so.
+const DRAFT: &str = ".draft-";
 
 /// A volume's record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,6 +35,9 @@ pub struct Volume {
     pub labels: BTreeMap<String, String>,
     /// Whether a container made it for itself.
     pub anonymous: bool,
+    /// The container an anonymous one was made for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<ContainerId>,
 }
 
 /// A volume cannot be had.
@@ -74,13 +80,19 @@ impl<'a> Volumes<'a> {
         if good { Ok(()) } else { Err(VolumeError::Spelling(name.to_owned())) }
     }
 
-    /// Makes a volume, or returns the one of that name; tells whether it is new.
+    /// Makes a volume, or returns the one of that name; tells whether it is new. One without a name is anonymous, and
+    /// belongs to `owner` if that is given.
     ///
-    /// The record appears by rename after the directory, so a half-made volume has no record and is made again.
+    /// It is made beside its place and gets it by rename, so there is no half a volume.
     ///
     /// # Errors
     /// When the name is misspelled or the store fails.
-    pub fn create(&self, name: Option<&str>, labels: &BTreeMap<String, String>) -> Result<(Volume, bool), VolumeError> {
+    pub fn create(
+        &self,
+        name: Option<&str>,
+        labels: &BTreeMap<String, String>,
+        owner: Option<&ContainerId>,
+    ) -> Result<(Volume, bool), VolumeError> {
         if let Some(name) = name {
             Self::check(name)?;
             match self.get(name) {
@@ -94,19 +106,54 @@ impl<'a> Volumes<'a> {
             created: Timestamp::now(),
             labels: labels.clone(),
             anonymous: name.is_none(),
+            owner: owner.filter(|_| name.is_none()).cloned(),
         };
-        let dir = self.paths.volume(&volume.name);
-        for (path, mode) in [(dir.clone(), 0o700), (dir.join("_data"), 0o755)] {
-            match DirBuilder::new().mode(mode).create(&path) {
-                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
-                    return Err(StoreError::Io { action: "create directory", path, source }.into());
-                }
-                _ => {}
+        let draft = self.paths.root.join("volumes").join(format!("{DRAFT}{}", ContainerId::generate()));
+        let made = self.make(&draft, &volume);
+        if !matches!(made, Ok(true)) {
+            let _ = std::fs::remove_dir_all(&draft);
+        }
+        match made? {
+            true => Ok((volume, true)),
+            // Somebody else was quicker.
+            false => Ok((self.get(&volume.name)?, false)),
+        }
+    }
+
+    /// Makes a volume and puts it in place; `false` when there is one.
+    fn make(&self, draft: &Path, volume: &Volume) -> Result<bool, VolumeError> {
+        for (path, mode) in [(draft, 0o700), (&draft.join("_data"), 0o755)] {
+            DirBuilder::new().mode(mode).create(path).map_err(StoreError::io("create directory", path))?;
+        }
+        let _lock = FileLock::acquire_dir(draft)?;
+        fault::fail(Point::VolumeMade).map_err(StoreError::io("create directory", draft))?;
+        let durability = if volume.anonymous { Durability::Atomic } else { Durability::Synced };
+        write_json(&draft.join("meta.json"), volume, durability)?;
+        let place = self.paths.volume(&volume.name);
+        match std::fs::rename(draft, &place) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                return Ok(false);
+            }
+            other => other.map_err(StoreError::io("create volume", &place))?,
+        }
+        if durability == Durability::Synced {
+            sync_parent(&place)?;
+        }
+        Ok(true)
+    }
+
+    /// Removes what killed processes left of a container's volumes: its anonymous ones, and what is on the way in or out.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn settle(&self, owner: &ContainerId) -> Result<(), VolumeError> {
+        for volume in self.list()?.iter().filter(|volume| volume.owner.as_ref() == Some(owner)) {
+            match self.remove(&volume.name) {
+                Ok(()) | Err(VolumeError::NotFound(_)) => {}
+                Err(error) => return Err(error),
             }
         }
-        let durability = if volume.anonymous { Durability::Atomic } else { Durability::Synced };
-        write_json(&dir.join("meta.json"), &volume, durability)?;
-        Ok((volume, true))
+        Ok(())
     }
 
     /// Returns a volume.
@@ -122,7 +169,7 @@ impl<'a> Volumes<'a> {
         })
     }
 
-    /// Returns all volumes by name.
+    /// Returns all volumes by name; what killed processes left on the way in or out goes.
     ///
     /// # Errors
     /// When the directory or a record cannot be read.
@@ -134,6 +181,12 @@ impl<'a> Volumes<'a> {
         };
         let mut volumes = Vec::new();
         for entry in entries.flatten() {
+            if entry.file_name().as_encoded_bytes().starts_with(DRAFT.as_bytes()) {
+                if let Some(_lock) = FileLock::try_acquire_dir(&entry.path())? {
+                    let _ = std::fs::remove_dir_all(entry.path());
+                }
+                continue;
+            }
             match self.get(&entry.file_name().to_string_lossy()) {
                 Ok(volume) => volumes.push(volume),
                 Err(VolumeError::NotFound(_)) => {}
@@ -144,16 +197,26 @@ impl<'a> Volumes<'a> {
         Ok(volumes)
     }
 
-    /// Removes a volume and what is in it; the record goes first, so a cut leaves no half volume that looks whole.
+    /// Removes a volume and what is in it; it goes out of sight first, so a cut leaves no half volume that looks whole.
     ///
     /// # Errors
     /// [`VolumeError::NotFound`], or when the store fails.
     pub fn remove(&self, name: &str) -> Result<(), VolumeError> {
         self.get(name)?;
-        let dir = self.paths.volume(name);
-        crate::store::remove_file(&dir.join("meta.json"))?;
-        std::fs::remove_dir_all(&dir).map_err(StoreError::io("remove", &dir))?;
-        Ok(())
+        let gone = self.paths.root.join("volumes").join(format!("{DRAFT}{}", ContainerId::generate()));
+        let place = self.paths.volume(name);
+        match fault::fail(Point::VolumeRemove).and_then(|()| std::fs::rename(&place, &gone)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(VolumeError::NotFound(name.to_owned()));
+            }
+            other => other.map_err(StoreError::io("remove", &place))?,
+        }
+        fault::cut(Point::VolumeGone);
+        match std::fs::remove_dir_all(&gone) {
+            // Somebody who settles came across it.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", &gone)(error).into()),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the directory that is mounted.
@@ -182,15 +245,36 @@ mod tests {
         paths.create().unwrap();
         let volumes = Volumes::new(&paths);
         let labels = BTreeMap::from([("a".to_owned(), "b".to_owned())]);
-        let (first, new) = volumes.create(Some("data"), &labels).unwrap();
+        let (first, new) = volumes.create(Some("data"), &labels, None).unwrap();
         assert!(new);
-        assert_eq!(volumes.create(Some("data"), &BTreeMap::new()).unwrap(), (first, false));
-        let (anonymous, _) = volumes.create(None, &BTreeMap::new()).unwrap();
+        assert_eq!(volumes.create(Some("data"), &BTreeMap::new(), None).unwrap(), (first, false));
+        let (anonymous, _) = volumes.create(None, &BTreeMap::new(), None).unwrap();
         assert!(anonymous.anonymous && anonymous.name.len() == 64);
         assert_eq!(volumes.list().unwrap().len(), 2);
         volumes.remove("data").unwrap();
         assert!(matches!(volumes.get("data"), Err(VolumeError::NotFound(_))));
         assert!(matches!(volumes.remove("../x"), Err(VolumeError::NotFound(_))));
-        assert!(matches!(volumes.create(Some("../x"), &labels), Err(VolumeError::Spelling(_))));
+        assert!(matches!(volumes.create(Some("../x"), &labels, None), Err(VolumeError::Spelling(_))));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_settled_and_the_living_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths { root: dir.path().join("root"), run: dir.path().join("run") };
+        paths.create().unwrap();
+        let volumes = Volumes::new(&paths);
+        let (dead, other) = (ContainerId::generate(), ContainerId::generate());
+        volumes.create(None, &BTreeMap::new(), Some(&dead)).unwrap();
+        let (kept, _) = volumes.create(None, &BTreeMap::new(), Some(&other)).unwrap();
+        volumes.create(Some("named"), &BTreeMap::new(), Some(&dead)).unwrap();
+        let place = paths.root.join("volumes");
+        std::fs::create_dir_all(place.join(format!("{DRAFT}1/_data"))).unwrap();
+        std::fs::create_dir(place.join(format!("{DRAFT}2"))).unwrap();
+        let _living = FileLock::acquire_dir(&place.join(format!("{DRAFT}2"))).unwrap();
+        volumes.settle(&dead).unwrap();
+        let mut left: Vec<_> =
+            std::fs::read_dir(&place).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [format!("{DRAFT}2"), kept.name, "named".to_owned()]);
     }
 }

@@ -4,8 +4,10 @@
 mod boot;
 mod build;
 mod cache;
+mod cuts;
 mod cve;
 mod cve_images;
+mod disk;
 mod exec;
 mod faults;
 mod hardening;
@@ -16,6 +18,7 @@ mod logs;
 mod network;
 mod oracle;
 mod ports;
+mod races;
 mod run;
 mod sandbox;
 mod servers;

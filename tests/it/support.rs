@@ -28,6 +28,11 @@ pub(crate) fn skip(test: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
 }
 
+/// Says what a suite has done, past the test runner's capture.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{}: {text}", test_name());
+}
+
 /// Ends the test with a loud skip unless this machine has what is named:
 /// `requires!(root, landlock >= 4, cgroup_v2, program "strace", image "nginx", oracle, full)`.
 macro_rules! requires {
@@ -323,8 +328,14 @@ impl World {
 
     /// Runs the program with something on its stdin.
     pub(crate) fn bulkhead_with(&self, arguments: &[&str], input: Option<&[u8]>) -> Outcome {
+        self.bulkhead_in(arguments, input, &[])
+    }
+
+    /// Runs the program with something on its stdin and more in its environment.
+    pub(crate) fn bulkhead_in(&self, arguments: &[&str], input: Option<&[u8]>, more: &[(&str, &str)]) -> Outcome {
         let mut command = self.inside("timeout");
         command
+            .envs(more.iter().copied())
             .args(["-k", "5", COMMAND_SECONDS, BULKHEAD, "--root"])
             .arg(&self.root)
             .arg("--run")
@@ -443,7 +454,14 @@ impl World {
         }
     }
 
-    fn look(&self) -> Vec<String> {
+    /// Everything that lies below `--root` and `--run`.
+    pub(crate) fn files(&self) -> BTreeSet<String> {
+        let all = walk(&self.root).into_iter().chain(walk(&self.run));
+        all.map(|path| path.strip_prefix(self.directory.path()).unwrap_or(&path).display().to_string()).collect()
+    }
+
+    /// Lists what of its containers is left: mounts, control groups, processes, links, files in the run directory.
+    pub(crate) fn look(&self) -> Vec<String> {
         let mut left = Vec::new();
         let place = self.directory.path().to_string_lossy().into_owned();
         for line in std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default().lines() {

@@ -5,6 +5,7 @@ use super::report::Report;
 use crate::image::split::SplitWriter;
 use crate::image::tar::{Entry, Kind, Reader, TarError};
 use crate::image::tree;
+use crate::sys::fault::{self, Point};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
     fsetxattr, ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
@@ -87,6 +88,11 @@ impl<R: Read, W: Write> Extractor<R, W> {
             if self.report.entries > self.limits.entries {
                 return Err(Refusal::TooMany(format!("{} entries", self.limits.entries)));
             }
+            fault::fail(Point::UnpackEntry).map_err(|source| Refusal::Io {
+                path: String::from_utf8_lossy(&entry.path).into_owned(),
+                action: "write",
+                source,
+            })?;
             self.entry(&entry)?;
         }
         while let Some((path, mtime)) = self.directories.pop() {

@@ -75,6 +75,7 @@ fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compressio
                     ));
                 }
             };
+            crate::sys::fault::fail(crate::sys::fault::Point::Inflate)?;
             match Fd(output.as_fd()).write_all(&buffer[..count]) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 other => other?,

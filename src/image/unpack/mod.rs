@@ -15,6 +15,7 @@ mod stream;
 pub(super) use stream::copy_tar;
 
 use crate::base::Digest;
+use crate::sys::fault::{self, Point};
 use crate::sys::worker::Worker;
 use inflate::Inflater;
 use marks::finish_tree;
@@ -232,6 +233,7 @@ pub(super) fn unpack(
         (Source::Region { .. }, None) => Some(diff_id.clone()),
         (_, compressed) => compressed.flatten(),
     };
+    fault::fail(Point::Unpacked).map_err(failed("read the unpacking process's report"))?;
     finish_tree(tree, &report)?;
     let devices = report.devices.iter().map(|path| printable(&String::from_utf8_lossy(path))).collect();
     Ok(Unpacked { diff_id, tar_size, source_digest, exact: report.exact, size: report.size, devices })

@@ -1,0 +1,165 @@
+//! Full disks: each command says so, loses nothing, and works again once there is room.
+
+use crate::support::{Outcome, World, busybox_tar, host, requires, wait_for};
+use std::path::{Path, PathBuf};
+
+/// A world whose directory `which` is a small file system of its own.
+struct Small {
+    place: PathBuf,
+    world: World,
+}
+
+impl Small {
+    fn new(which: fn(&World) -> &PathBuf, mebibytes: u32) -> Self {
+        let world = World::new();
+        let place = which(&world).clone();
+        std::fs::create_dir_all(&place).unwrap();
+        let options = format!("size={mebibytes}m,mode=0700");
+        host("mount", &["-t", "tmpfs", "-o", &options, "bulkhead-test", place.to_str().unwrap()]).ok();
+        Self { place, world }
+    }
+
+    /// Leaves no room at all: neither bytes nor one more page.
+    fn fill(&self) {
+        let filler = self.place.join("filler");
+        host("sh", &["-c", &format!("head -c 1G /dev/zero > {} 2>/dev/null; true", filler.display())]);
+        assert!(room(&self.place) < 4096, "{} bytes are left", room(&self.place));
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.place.join("filler")).unwrap();
+    }
+
+    /// Refused with one error that says what is full, and where.
+    #[track_caller]
+    fn refused(&self, seen: &Outcome) {
+        assert_ne!(seen.code, 0, "{seen:?}");
+        let errors = seen.stderr.lines().filter(|line| line.contains("error: ")).count();
+        assert!(errors == 1 && seen.stderr.to_lowercase().contains("no space left"), "one error, why: {seen:?}");
+        let place = self.place.parent().unwrap().to_str().unwrap();
+        assert!(seen.stderr.contains(place), "where: {seen:?}");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        for id in self.world.bulkhead(&["ps", "-aq"]).stdout.lines() {
+            self.world.bulkhead(&["rm", "-f", "-v", id]);
+        }
+        host("umount", &["-l", self.place.to_str().unwrap()]);
+    }
+}
+
+/// Bytes that are free.
+fn room(place: &Path) -> u64 {
+    let text = host("stat", &["-f", "-c", "%a %S", place.to_str().unwrap()]).ok();
+    let (blocks, size) = text.split_once(' ').unwrap();
+    blocks.parse::<u64>().unwrap() * size.parse::<u64>().unwrap()
+}
+
+#[test]
+fn a_full_store_refuses_each_command_in_words_and_works_again() {
+    requires!(root);
+    let small = Small::new(|world| &world.root, 24);
+    let world = &small.world;
+    world.busybox();
+    world.write("context/Dockerfile", "FROM busybox\nCOPY data /data\nRUN head -c 300000 /dev/zero > /made\n");
+    world.write("context/data", "d".repeat(300_000));
+    let context = world.path("context");
+    let context = context.to_str().unwrap();
+    world.ok(&["build", "-q", "-t", "saved:1", context]);
+    let saved = world.path("saved.tar");
+    let saved = saved.to_str().unwrap();
+    world.ok(&["save", "-o", saved, "saved:1"]);
+    world.ok(&["rmi", "saved:1"]);
+    let _ = std::fs::remove_dir_all(world.root.join("build/cache"));
+    std::fs::create_dir(world.root.join("build/cache")).unwrap();
+    world.ok(&["image", "prune", "-f"]);
+    let tar = busybox_tar();
+    let before = world.files();
+    let commands: &[&[&str]] = &[
+        &["import", tar.to_str().unwrap(), "second:1"],
+        &["load", "-i", saved],
+        &["build", "--no-cache", "-t", "built:1", context],
+        &["create", "--network", "none", "--name", "made", "busybox", "true"],
+        &["run", "--network", "none", "--name", "made", "busybox", "true"],
+        &["run", "-d", "--network", "none", "--name", "made", "-v", "data:/etc", "busybox", "sleep", "600"],
+        &["volume", "create", "data"],
+        &["tag", "busybox", "other:1"],
+    ];
+    for command in commands {
+        small.fill();
+        small.refused(&world.bulkhead(command));
+        small.make_room();
+        assert_eq!(
+            world.ok(&["images", "--format", "{{.Repository}}"]),
+            "busybox",
+            "{command:?} lost or made an image"
+        );
+        assert_eq!(world.ok(&["ps", "-aq"]), "", "{command:?} left a container");
+        world.ok(&["image", "prune", "-f"]);
+        world.ok(&["volume", "ls"]);
+        let more: Vec<_> =
+            world.files().into_iter().filter(|path| !before.contains(path) && !path.contains("cache/")).collect();
+        assert!(more.is_empty(), "{command:?} left {more:?}");
+        world.bulkhead(command).ok();
+        for undo in [
+            &["rm", "-f", "-v", "made"][..],
+            &["volume", "rm", "-f", "data"],
+            &["rmi", "-f", "second:1", "saved:1", "built:1", "other:1"],
+        ] {
+            world.bulkhead(undo);
+        }
+        let _ = std::fs::remove_dir_all(world.root.join("build/cache"));
+        std::fs::create_dir(world.root.join("build/cache")).unwrap();
+        world.ok(&["image", "prune", "-f"]);
+    }
+}
+
+#[test]
+fn a_container_lives_through_a_full_disk() {
+    requires!(root);
+    let small = Small::new(|world| &world.root, 24);
+    let world = &small.world;
+    world.busybox();
+    let script = "i=0; while :; do i=$((i+1)); echo line $i; echo x > /tmp/now 2>/dev/null; sleep 0.02; done";
+    world.ok(&["run", "-d", "--network", "none", "--name", "talks", "busybox", "sh", "-c", script]);
+    let last = || world.ok(&["logs", "--tail", "1", "talks"]);
+    wait_for("a first line", 10, || (!last().is_empty()).then_some(()));
+    small.fill();
+    let before = last();
+    assert!(before.starts_with("line "), "the log can be read: {before}");
+    world.ok(&["exec", "talks", "true"]);
+    assert_eq!(world.inspect("talks", "{{.State.Status}}"), "running");
+    // Long enough for the log to want more than the page it has begun.
+    wait_for("the container to go on", 20, || {
+        let turn = world.ok(&["exec", "talks", "sh", "-c", "cat /proc/1/stat"]);
+        let ticks: u64 = turn.split(' ').nth(13)?.parse().ok()?;
+        (ticks > 0 || room(&small.place) < 4096).then_some(())
+    });
+    small.make_room();
+    let then = last();
+    wait_for("the log to go on", 10, || (last() != then).then_some(()));
+    world.ok(&["stop", "-t", "0", "talks"]);
+    world.ok(&["rm", "talks"]);
+}
+
+#[test]
+fn a_full_run_directory_refuses_a_start_and_keeps_what_runs() {
+    requires!(root);
+    let small = Small::new(|world| &world.run, 1);
+    let world = &small.world;
+    world.busybox();
+    world.ok(&["run", "-d", "--name", "old", "-p", "8080:80", "busybox", "sleep", "600"]);
+    small.fill();
+    let seen = world.bulkhead(&["run", "-d", "--name", "new", "-p", "8081:80", "busybox", "sleep", "600"]);
+    small.refused(&seen);
+    world.bulkhead(&["rm", "-f", "new"]);
+    world.ok(&["exec", "old", "true"]);
+    assert_eq!(world.inspect("old", "{{.State.Status}}"), "running");
+    small.make_room();
+    world.ok(&["run", "-d", "--name", "new", "-p", "8081:80", "busybox", "sleep", "600"]);
+    small.fill();
+    world.ok(&["rm", "-f", "old", "new"]);
+    small.make_room();
+}
