@@ -41,6 +41,8 @@ impl<J: Jail> Supervisor<J> {
             stop.deadline = [stop.deadline, deadline].into_iter().flatten().min();
             return;
         }
+        // Nothing has to follow a SIGKILL.
+        let deadline = deadline.filter(|_| signal != SIGKILL || !self.dies_whole());
         self.stop = Some(Stop { signal, deadline, killed: false, ignored: self.ignores(signal) });
         if self.cancel_restart() {
             return;
@@ -58,6 +60,7 @@ impl<J: Jail> Supervisor<J> {
         // Looked at anew each time: a shell blocks every signal for the moment of a fork, which is no handler.
         let ignores = self.ignores(signal);
         let late = ignored && self.state.pid != 0 && !ignores;
+        let whole = self.dies_whole();
         let Some(stop) = &mut self.stop else { return };
         if self.state.pid != 0 {
             stop.ignored = ignores;
@@ -65,7 +68,9 @@ impl<J: Jail> Supervisor<J> {
         stop.killed = deadline.is_some_and(|at| at <= now) && self.state.pid != 0;
         let killed = stop.killed;
         if let Some(jail) = &mut self.jail {
-            if killed {
+            if killed && whole {
+                let _ = jail.signal(SIGKILL);
+            } else if killed {
                 // What is left is killed again when the first process is reaped.
                 let _ = jail.kill_all();
             } else if late {
@@ -74,9 +79,14 @@ impl<J: Jail> Supervisor<J> {
         }
     }
 
+    /// Tells whether everything in the container dies with its first process: the kernel sees to that in a pid namespace.
+    fn dies_whole(&self) -> bool {
+        self.plan.bundle.namespaces.pid == Namespace::New
+    }
+
     /// Tells whether the kernel would discard the signal: PID 1 of a pid namespace that neither handles nor blocks it.
     fn ignores(&self, signal: i32) -> bool {
-        if self.state.pid == 0 || signal == SIGKILL || self.plan.bundle.namespaces.pid != Namespace::New {
+        if self.state.pid == 0 || signal == SIGKILL || !self.dies_whole() {
             return false;
         }
         std::fs::read_to_string(format!("/proc/{}/status", self.state.pid))
