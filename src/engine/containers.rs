@@ -1,6 +1,7 @@
 //! Looking at containers: by name, by id prefix, all of them, with the state that is true now.
 
 use super::record::{Container, ContainerRecord, created_state};
+use super::remove::GONE;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::shim::{self, State, Status};
@@ -36,18 +37,28 @@ impl Engine {
         }
     }
 
-    /// Returns the ids of all containers that have a record, in no order.
+    /// Returns the ids of all containers that have a record, in no order, and removes what killed removals left.
     ///
     /// # Errors
     /// When the directory cannot be read.
     pub fn ids(&self) -> Result<Vec<ContainerId>, EngineError> {
         let dir = self.paths.root.join("containers");
         let entries = std::fs::read_dir(&dir).map_err(StoreError::io("list", &dir))?;
-        Ok(entries
-            .flatten()
-            .filter_map(|entry| ContainerId::try_from(entry.file_name().into_string().ok()?).ok())
-            .filter(|id| self.paths.container(id).join("config.json").exists())
-            .collect())
+        let mut ids = Vec::new();
+        for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
+            if name.starts_with(GONE) {
+                let gone = dir.join(&name);
+                // Whoever is removing it holds its lock. What cannot be removed is left to the next look.
+                if let Ok(Some(_lock)) = FileLock::try_acquire_dir(&gone) {
+                    let _ = std::fs::remove_dir_all(&gone);
+                }
+            } else if let Ok(id) = ContainerId::try_from(name)
+                && self.paths.container(&id).join("config.json").exists()
+            {
+                ids.push(id);
+            }
+        }
+        Ok(ids)
     }
 
     /// Returns all containers, newest first.

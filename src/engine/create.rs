@@ -66,6 +66,7 @@ impl Engine {
         }
         let record = ContainerRecord {
             schema: SCHEMA,
+            former_name: None,
             name,
             created: Timestamp::now(),
             image: image.as_ref().map(|image| ImageUse { name: request.image.clone(), id: image.id.clone() }),

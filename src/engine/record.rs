@@ -23,6 +23,9 @@ pub struct ContainerRecord {
     pub id: ContainerId,
     /// Name.
     pub name: String,
+    /// Name before the last change of it; given back with the container should the change have been cut off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub former_name: Option<String>,
     /// When it was created.
     pub created: Timestamp,
     /// What was asked for.

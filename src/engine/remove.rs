@@ -9,7 +9,7 @@ use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::{Client, Status};
-use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, remove_file, sweep_records};
+use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, sweep_records};
 use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
 use std::time::{Duration, Instant};
@@ -18,6 +18,9 @@ use std::time::{Duration, Instant};
 pub(super) const TREE: &str = "tree ";
 /// How long a killed builder may take to give its leases back.
 const DYING: Duration = Duration::from_secs(2);
+
+/// Beginning of the name of a container's directory that is being removed.
+pub(super) const GONE: &str = ".gone-";
 
 impl Engine {
     /// Removes a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
@@ -121,12 +124,29 @@ impl Engine {
                 }
             }
         }
-        Names::new(&self.paths).release(&record.name, id)?;
+        for name in [Some(&record.name), record.former_name.as_ref()].into_iter().flatten() {
+            Names::new(&self.paths).release(name, id)?;
+        }
         fault::cut(Point::RemoveName);
+        self.erase_directory(id)
+    }
+
+    /// Removes a container's directory. It loses its name first: whatever cuts this off leaves either a whole container or
+    /// what [`Engine::list`] removes.
+    fn erase_directory(&self, id: &ContainerId) -> Result<(), EngineError> {
         let dir = self.paths.container(id);
-        remove_file(&dir.join("config.json"))?;
+        let gone = dir.with_file_name(format!("{GONE}{id}"));
+        match std::fs::rename(&dir, &gone) {
+            Err(source) if source.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            other => other.map_err(StoreError::io("remove", &dir))?,
+        }
         fault::fail(Point::RemoveRecord).map_err(StoreError::io("remove", &dir))?;
-        Ok(std::fs::remove_dir_all(&dir).map_err(StoreError::io("remove", &dir))?)
+        match std::fs::remove_dir_all(&gone) {
+            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+                Err(StoreError::io("remove", &gone)(source).into())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Removes what is there of a container, whole or half-made.
@@ -138,17 +158,11 @@ impl Engine {
         Volumes::new(&self.paths).settle(id)?;
         self.release(id)?;
         Snapshotter::new(&self.paths).remove(id.as_str())?;
-        let names = self.paths.root.join("names");
-        for entry in std::fs::read_dir(&names).map_err(StoreError::io("list", &names))?.flatten() {
-            Names::new(&self.paths).release(&entry.file_name().to_string_lossy(), id)?;
+        let names = Names::new(&self.paths);
+        for name in names.of(id)? {
+            names.release(&name, id)?;
         }
-        let dir = self.paths.container(id);
-        match std::fs::remove_dir_all(&dir) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io("remove", &dir)(source).into())
-            }
-            _ => Ok(()),
-        }
+        self.erase_directory(id)
     }
 
     /// Undoes what commands that were killed had begun.

@@ -207,14 +207,23 @@ impl Engine {
         let Container { mut record, .. } = self.observe_locked(id)?;
         let names = crate::store::Names::new(&self.paths);
         let name = name.strip_prefix('/').unwrap_or(name);
+        // An earlier try was cut off after its record was written.
+        let unfinished = record.former_name.take().filter(|former| names.owner(former).as_ref() == Some(id));
+        if let Some(former) = unfinished {
+            names.release(&former, id)?;
+            if name == record.name {
+                return Ok(());
+            }
+        }
         match names.reserve(name, id) {
             // An earlier try was cut off after this.
             Err(crate::store::NameError::Taken { owner, .. }) if owner == *id && name != record.name => {}
             other => other?,
         }
-        let old = std::mem::replace(&mut record.name, name.to_owned());
+        let former = std::mem::replace(&mut record.name, name.to_owned());
+        record.former_name = Some(former.clone());
         record.save(&self.paths)?;
-        Ok(names.release(&old, id)?)
+        Ok(names.release(&former, id)?)
     }
 }
 

@@ -89,6 +89,16 @@ impl Names {
         ContainerId::unpack(text.to_str()?)
     }
 
+    /// Returns the names a container has: one, and more only after a change of name that was cut off.
+    ///
+    /// # Errors
+    /// When the directory cannot be read.
+    pub fn of(&self, id: &ContainerId) -> Result<Vec<String>, StoreError> {
+        let entries = std::fs::read_dir(&self.dir).map_err(StoreError::io("list", &self.dir))?;
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        Ok(names.filter(|name| self.owner(name).as_ref() == Some(id)).collect())
+    }
+
     /// Gives a name back if this container has it.
     ///
     /// # Errors

@@ -293,7 +293,7 @@ fn uts_namespace() {
 #[test]
 fn cgroup_namespace() {
     on_a_host_of_its_own("cgroup_namespace", || {
-        Attack::on(CgroupNamespace, "grep -q /bulkhead/ /proc/self/cgroup && echo WON").check();
+        Attack::on(CgroupNamespace, "grep -q /bulkhead- /proc/self/cgroup && echo WON").check();
     });
 }
 
