@@ -47,11 +47,7 @@ impl Engine {
         let mut ids = Vec::new();
         for name in entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()) {
             if name.starts_with(GONE) {
-                let gone = dir.join(&name);
-                // Whoever is removing it holds its lock. What cannot be removed is left to the next look.
-                if let Ok(Some(_lock)) = FileLock::try_acquire_dir(&gone) {
-                    let _ = std::fs::remove_dir_all(&gone);
-                }
+                self.sweep_gone(&dir.join(&name));
             } else if let Ok(id) = ContainerId::try_from(name)
                 && self.paths.container(&id).join("config.json").exists()
             {

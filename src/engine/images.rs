@@ -4,7 +4,7 @@ use super::remove::TREE;
 use super::{Engine, EngineError};
 use crate::base::Digest;
 use crate::image::{Collected, Images, LayerUse, Removed};
-use crate::store::{Lease, StoreError};
+use crate::store::{Lease, StoreError, sweep_records};
 
 impl Engine {
     /// Returns the names of containers made from an image.
@@ -38,6 +38,8 @@ impl Engine {
     /// When the store cannot be read or written.
     pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
         self.settle_abandoned()?;
+        // A build that was killed over a record of its cache may have held no lease.
+        sweep_records(&self.paths.root.join("build/cache"));
         let held = Lease::survey(&self.paths).held;
         Ok(Images::open(&self.paths)?.collect(&|key| self.needs_snapshot(key, &held), roots)?)
     }

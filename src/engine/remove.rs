@@ -9,9 +9,10 @@ use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::{Client, Status};
-use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, sweep_records};
+use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, sweep_records};
 use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Beginning of the leases on build trees; the snapshot's key follows.
@@ -124,16 +125,12 @@ impl Engine {
                 }
             }
         }
-        for name in [Some(&record.name), record.former_name.as_ref()].into_iter().flatten() {
-            Names::new(&self.paths).release(name, id)?;
-        }
-        fault::cut(Point::RemoveName);
-        self.erase_directory(id)
+        self.erase_directory(id, Some(record))
     }
 
-    /// Removes a container's directory. It loses its name first: whatever cuts this off leaves either a whole container or
-    /// what [`Engine::list`] removes.
-    fn erase_directory(&self, id: &ContainerId) -> Result<(), EngineError> {
+    /// Removes a container's directory and gives its names back. The directory loses its own name first: whatever cuts this
+    /// off leaves either a whole container or what [`Engine::ids`] takes down.
+    fn erase_directory(&self, id: &ContainerId, record: Option<&ContainerRecord>) -> Result<(), EngineError> {
         let dir = self.paths.container(id);
         let gone = dir.with_file_name(format!("{GONE}{id}"));
         match std::fs::rename(&dir, &gone) {
@@ -141,11 +138,31 @@ impl Engine {
             other => other.map_err(StoreError::io("remove", &dir))?,
         }
         fault::fail(Point::RemoveRecord).map_err(StoreError::io("remove", &dir))?;
-        match std::fs::remove_dir_all(&gone) {
+        self.erase_gone(&gone, record)
+    }
+
+    /// Does the rest of a removal.
+    fn erase_gone(&self, gone: &Path, record: Option<&ContainerRecord>) -> Result<(), EngineError> {
+        if let Some(record) = record {
+            for name in [Some(&record.name), record.former_name.as_ref()].into_iter().flatten() {
+                Names::new(&self.paths).release(name, &record.id)?;
+            }
+        }
+        fault::cut(Point::RemoveName);
+        match std::fs::remove_dir_all(gone) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io("remove", &gone)(source).into())
+                Err(StoreError::io("remove", gone)(source).into())
             }
             _ => Ok(()),
+        }
+    }
+
+    /// Takes down what a removal that was cut off left; whoever is at it still holds the directory's lock. What cannot be
+    /// taken down is left to the next look.
+    pub(super) fn sweep_gone(&self, gone: &Path) {
+        if let Ok(Some(_lock)) = FileLock::try_acquire_dir(gone) {
+            let record = read_json(&gone.join("config.json")).ok();
+            let _ = self.erase_gone(gone, record.as_ref());
         }
     }
 
@@ -162,7 +179,7 @@ impl Engine {
         for name in names.of(id)? {
             names.release(&name, id)?;
         }
-        self.erase_directory(id)
+        self.erase_directory(id, None)
     }
 
     /// Undoes what commands that were killed had begun.

@@ -16,7 +16,7 @@ use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
-use crate::store::{FileLock, StoreError};
+use crate::store::{FileLock, Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -60,12 +60,16 @@ impl Engine {
         tty_size: Option<(u16, u16)>,
     ) -> Result<Started, EngineError> {
         let _lock = FileLock::acquire_dir(&self.paths.container(id))?;
+        // For the next command, should this one be killed.
+        let _lease = Lease::take(&self.paths, id.as_str())?;
         let Container { record, state } = self.observe_locked(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             let status = if state.status == Status::Paused { "paused, unpause it" } else { "running" };
             return Err(EngineError::Status { action: "start", name: record.name, status });
         }
         if self.paths.container_run(id).exists() {
+            // The shim of a start that failed or was killed may still be taking down what it had made.
+            self.settled(id)?;
             // The last run's own clean-up has not come to it yet, and leaves everything alone once we run.
             self.release(id)?;
         }
@@ -101,6 +105,8 @@ impl Engine {
         record.process.tty_size = tty_size;
         let mut undo = Undo::new();
         undo.push(|| {
+            // The connection is closed by then, and the shim takes down what it has made.
+            let _ = self.settled(&id);
             let _ = self.release(&id);
             let _ = std::fs::remove_file(self.paths.container(&id).join(STARTED));
         });
