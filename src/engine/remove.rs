@@ -206,12 +206,14 @@ impl Engine {
                 Snapshotter::new(&self.paths).remove(key)?;
             } else if let Ok(id) = ContainerId::try_from(lease.subject.clone()) {
                 let lock = FileLock::acquire_dir(&self.paths.container(&id));
-                let begun = ContainerRecord::load(&self.paths, &id);
-                match begun {
-                    _ if self.has_shim(&id) => {}
-                    // Created in full, its start cut off: keep what a person named, take the rest down.
-                    Ok(record) if !record.request.auto_remove => self.release(&id)?,
-                    _ => self.forget(&id)?,
+                if !self.has_shim(&id) {
+                    // Its shim may have been killed over a launch.
+                    sweep(&groups(&id))?;
+                    match ContainerRecord::load(&self.paths, &id) {
+                        // Created in full, its start cut off: keep what a person named, take the rest down.
+                        Ok(record) if !record.request.auto_remove => self.release(&id)?,
+                        _ => self.forget(&id)?,
+                    }
                 }
                 drop(lock);
             }

@@ -312,6 +312,8 @@ impl Bench {
         }
         let seen = self.say(scenario.command, &[("BULKHEAD_FAULT", &cut.text())]);
         assert!(!seen.stderr.contains("panicked"), "{what}: {seen:?}");
+        // Before anything takes them down: their control groups are looked for.
+        self.world.note();
         if cut.action != "kill" && seen.code != 0 {
             assert!(seen.stderr.contains("error"), "{what} fails and does not say why: {seen:?}");
         }

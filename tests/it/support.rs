@@ -422,7 +422,7 @@ impl World {
     }
 
     /// Remembers the ids of containers, so that their control groups and processes can be looked for.
-    fn note(&self) {
+    pub(crate) fn note(&self) {
         for directory in [self.root.join("containers"), self.run.clone()] {
             for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
                 let name = entry.file_name().to_string_lossy().into_owned();
