@@ -10,6 +10,7 @@ use super::jail::Jail;
 use super::serve::serve;
 use crate::sys::fork;
 use crate::sys::process::{close_all_from, move_onto, reap_any};
+use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -20,8 +21,6 @@ use rustix::net::{
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 
-/// First word of the seed.
-const UP: u8 = b'U';
 /// Order to the seed: this socket is the launch socket.
 const BECOME: u8 = b'B';
 /// Order to the seed: fork a shim whose launch socket follows.
@@ -36,8 +35,11 @@ pub struct Seed {
 impl Seed {
     pub(super) fn fork_with<J: Jail>() -> Result<Self, ShimError> {
         let (ours, theirs) = socket_pair().map_err(io_error("make the seed's socket"))?;
+        let up = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
+            .map_err(io_error("make the seed's signal"))?;
+        let first = up.as_fd();
         let run = move || {
-            let _ = rustix::io::write(&theirs, &[UP]);
+            let _ = rustix::io::write(first, &1u64.to_ne_bytes());
             if let Ok(socket) = detach(theirs) {
                 live::<J>(socket);
             }
@@ -46,8 +48,10 @@ impl Seed {
         match fork::fork(run) {
             Ok(_) => {
                 // Linux leaves a forked process on its parent's processor until that one has nothing else to do. Waiting
-                // for its first word lets it run at once, and the parent goes on on the other processor.
-                let _ = rustix::io::read(&ours, &mut [0]);
+                // for its first word lets it run at once, and the parent goes on on the other processor. An eventfd wakes
+                // without the hint that the waker will sleep, which would keep both on one; a seed that died hangs up.
+                let mut either = [PollFd::new(&up, PollFlags::IN), PollFd::new(&ours, PollFlags::empty())];
+                let _ = rustix::event::poll(&mut either, None);
                 Ok(Self { socket: ours })
             }
             Err(source) => Err(ShimError::Io { what: "fork the seed of the shim".to_owned(), source }),
