@@ -22,4 +22,5 @@ say "seed of the rotating slices: $seed (again with BULKHEAD_TEST_SEED=$seed)"
 [ "$(id -u)" = 0 ] || say "not root: the tests of the real kernel will be skipped"
 # With arguments of your own only what they name is run.
 if [ $# -gt 0 ]; then exec cargo test --locked "$@"; fi
-exec cargo test --locked --lib --test it
+# A test that waits for ever must not take the words of the others with it: the limit is several times what a run needs.
+exec timeout --foreground --kill-after=30 3000 cargo test --locked --lib --test it

@@ -33,16 +33,25 @@ pub(super) fn sweep(directory: &Path, is_draft: impl Fn(&str) -> bool) {
         if !entry.file_name().to_str().is_some_and(&is_draft) {
             continue;
         }
-        let Ok(file) = File::open(entry.path()) else { continue };
-        if FileLock::try_hold(file).is_some() {
-            let _ = std::fs::remove_file(entry.path());
+        let path = entry.path();
+        let Ok(file) = File::open(&path) else { continue };
+        let Ok(opened) = file.metadata() else { continue };
+        let Some(lock) = FileLock::try_hold(file) else { continue };
+        // Under its lock the name can only lose this file to us; another file may have taken it before.
+        if std::fs::symlink_metadata(&path)
+            .is_ok_and(|named| (named.dev(), named.ino()) == (opened.dev(), opened.ino()))
+        {
+            let _ = std::fs::remove_file(&path);
         }
+        drop(lock);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Durability, write_bytes};
     use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     #[test]
     fn a_sweep_takes_what_the_dead_left_and_nothing_else() {
@@ -64,18 +73,21 @@ mod tests {
     fn writers_and_sweeps_do_not_disturb_each_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("record");
-        let over = std::sync::atomic::AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                while !over.load(std::sync::atomic::Ordering::Relaxed) {
-                    super::super::sweep_records(dir.path());
-                }
-            });
-            for _ in 0..500 {
-                super::super::write_bytes(&path, b"whole", super::super::Durability::Atomic).unwrap();
+        let over = AtomicBool::new(false);
+        let written: Result<(), StoreError> = std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !over.load(Ordering::Relaxed) {
+                        super::super::sweep_records(dir.path());
+                    }
+                });
             }
-            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            let written = (0..500).try_for_each(|_| write_bytes(&path, b"whole", Durability::Atomic));
+            // Said before anything can panic: the sweeps would go on for ever.
+            over.store(true, Ordering::Relaxed);
+            written
         });
+        written.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
     }
 }

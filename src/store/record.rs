@@ -108,7 +108,6 @@ pub fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<
     })
 }
 
-/// Makes a rename or removal in the file's directory survive a power cut.
 /// Removes what processes that were killed while they wrote records left in a directory.
 pub fn sweep_records(directory: &Path) {
     super::draft::sweep(directory, |name| name.contains(".tmp"));
