@@ -19,7 +19,7 @@ if prepare_ours; then
   $ours run -d --name loud --network none bb:1 sh -c "$script" >/dev/null
   peak=0
   while [ -n "$($ours ps -q -f name=loud)" ]; do
-    for pid in $(pgrep -f "bulkhead.*--root $scratch/ours" || true); do
+    for pid in $(pgrep -x bulkhead-shim || true); do
       kib=$(awk '/^VmHWM/ {print $2}' "/proc/$pid/status" 2>/dev/null || echo 0)
       [ "${kib:-0}" -le "$peak" ] || peak=$kib
     done

@@ -4,7 +4,8 @@
     race.py --rounds 30 --reference crun crun='crun run -b /b c{i}' ours='bulkhead run --rm image true'
 
 NAME=COMMAND adds a runner; {i} is a number unique to the run. --before/--after NAME=SHELL run untimed around each run.
-CPU is that of the command's whole tree where control groups v1 tell it (each runner is in a cpuacct group of its own);
+CPU is that of the command's tree where control groups v1 tell it (each runner is in a cpuacct group of its own); processes that
+leave the group, as bulkhead's supervisor and containers do, show as foreign instead;
 --group NAME=GROUP shares a group with a daemon, whose work then counts too. `foreign` is the share of all processors that
 anything else used meanwhile: above about 20 % only the cpu column is worth quoting. The half of the runs with the least of
 it is kept. --gap SECONDS of quiet before each run measures an isolated start; the harness then moves nothing itself.

@@ -34,6 +34,18 @@ impl Verb {
     }
 }
 
+/// Makes one verb; options may follow arguments.
+pub(super) const fn verb(
+    names: &'static [&'static str],
+    usage: &'static str,
+    about: &'static str,
+    count: (usize, usize),
+    flags: fn(Command) -> Command,
+    run: fn(&Context<'_>, Parsed) -> Outcome,
+) -> Verb {
+    Verb { names, usage, about, count, interspersed: true, flags, run }
+}
+
 /// Nouns that verbs are grouped under.
 pub(super) const NOUNS: [(&str, &str); 5] = [
     ("builder", "Manage builds"),

@@ -5,7 +5,7 @@ use super::context::{Context, each, out, talk};
 use super::error::{Failure, Outcome};
 use super::flags::{Parsed, list, switch, value};
 use super::format::{Listing, Row};
-use super::verbs::{ANY, Verb};
+use super::verbs::{ANY, Verb, verb};
 use crate::engine::VolumeEntry;
 use clap::Command;
 use std::collections::BTreeMap;
@@ -32,17 +32,6 @@ pub(super) static VERBS: &[Verb] = &[
     ),
     verb(&["volume prune"], "volume prune [OPTIONS]", "Remove unused local volumes", (0, 0), volume_prune_flags, prune),
 ];
-
-const fn verb(
-    names: &'static [&'static str],
-    usage: &'static str,
-    about: &'static str,
-    count: (usize, usize),
-    flags: fn(Command) -> Command,
-    run: fn(&Context<'_>, Parsed) -> Outcome,
-) -> Verb {
-    Verb { names, usage, about, count, interspersed: true, flags, run }
-}
 
 fn create_flags(command: Command) -> Command {
     command

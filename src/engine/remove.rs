@@ -110,7 +110,8 @@ impl Engine {
         self.settle_abandoned()
     }
 
-    /// Removes everything of a container that has a record; the record goes before what it names is needed no more.
+    /// Removes everything of a container that has a record, which goes last: a removal that was cut off can be asked for
+    /// again.
     fn erase(&self, record: &ContainerRecord, volumes: bool) -> Result<(), EngineError> {
         let id = &record.id;
         if record.request.rootfs.is_none() {

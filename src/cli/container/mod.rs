@@ -25,19 +25,7 @@ pub(super) use run::code_byte;
 pub(super) use show::status_word;
 pub(super) use values::{parse_add_host, parse_label, parse_network, parse_pair};
 
-use super::verbs::{ANY, Verb};
-
-/// Makes one verb; options may follow arguments.
-const fn verb(
-    names: &'static [&'static str],
-    usage: &'static str,
-    about: &'static str,
-    count: (usize, usize),
-    flags: fn(clap::Command) -> clap::Command,
-    run: fn(&super::context::Context<'_>, super::flags::Parsed) -> super::error::Outcome,
-) -> Verb {
-    Verb { names, usage, about, count, interspersed: true, flags, run }
-}
+use super::verbs::{ANY, Verb, verb};
 
 /// The verbs of this directory.
 pub(super) static VERBS: &[Verb] = &[

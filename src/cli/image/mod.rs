@@ -7,7 +7,7 @@ use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
 use super::context::{Context, each, out, talk};
 use super::error::{Failure, Outcome, exit};
 use super::flags::{Parsed, switch};
-use super::verbs::{ANY, Verb};
+use super::verbs::{ANY, Verb, verb};
 use crate::base::human_size;
 use crate::build::BuildCache;
 use crate::image::{ImageError, Images, Removed};
@@ -84,17 +84,6 @@ pub(super) static VERBS: &[Verb] = &[
     ),
     verb(&["image prune"], "image prune [OPTIONS]", "Remove unused images", (0, 0), image_prune_flags, prune),
 ];
-
-const fn verb(
-    names: &'static [&'static str],
-    usage: &'static str,
-    about: &'static str,
-    count: (usize, usize),
-    flags: fn(Command) -> Command,
-    run: fn(&Context<'_>, Parsed) -> Outcome,
-) -> Verb {
-    Verb { names, usage, about, count, interspersed: true, flags, run }
-}
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {

@@ -271,12 +271,10 @@ mod tests {
         fn signal(&mut self, _: i32) {}
     }
 
-    #[test]
-    fn the_exit_code_ends_the_session() {
-        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
-        rustix::io::write(&theirs, &frame(3, b"7")).unwrap();
-        let session = Session {
-            stream: ours.as_fd(),
+    /// A session that only shows what comes.
+    fn listening(stream: BorrowedFd<'_>) -> Session<'_> {
+        Session {
+            stream,
             framing: Framing::Frames,
             stdin: false,
             tty: false,
@@ -284,7 +282,14 @@ mod tests {
             keys: DetachKeys::parse("").unwrap(),
             show: [true, true],
             urged: 0,
-        };
+        }
+    }
+
+    #[test]
+    fn the_exit_code_ends_the_session() {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        rustix::io::write(&theirs, &frame(3, b"7")).unwrap();
+        let session = listening(ours.as_fd());
         let signals = Signals::take().unwrap();
         assert_eq!(session.copy(&signals, &mut Deaf).unwrap(), Ending::Exited(7));
     }
@@ -293,16 +298,7 @@ mod tests {
     fn a_stream_that_closes_early_is_no_exit_code() {
         let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
         drop(theirs);
-        let session = Session {
-            stream: ours.as_fd(),
-            framing: Framing::Frames,
-            stdin: false,
-            tty: false,
-            forward_signals: false,
-            keys: DetachKeys::parse("").unwrap(),
-            show: [true, true],
-            urged: 0,
-        };
+        let session = listening(ours.as_fd());
         assert_eq!(session.copy(&Signals::take().unwrap(), &mut Deaf).unwrap(), Ending::Closed);
     }
 }
