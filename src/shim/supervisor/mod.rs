@@ -1,7 +1,12 @@
 //! The running shim: one loop over everything that can happen to a container.
+//!
+//! Here are the loop, its timers, and the start of a run; who is connected is in `callers`, what follows when a process
+//! ends in `end`. What callers ask for is carried out by `shim/requests.rs` and `shim/stop.rs`.
+
+mod callers;
+mod end;
 
 use super::client;
-use super::codec::Received;
 use super::control::Control;
 use super::dns::DnsRelay;
 use super::error::{ShimError, io_error};
@@ -12,13 +17,12 @@ use super::plan::{ShimPlan, State, Status};
 use super::policy::Restarts;
 use super::poller::{Poller, Token};
 use super::probe::Prober;
-use super::protocol::{Failure, FailureKind, Reply};
+use super::protocol::{Failure, FailureKind};
 use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::Timestamp;
 use crate::store::{Durability, write_json};
 use crate::sys::fault::{self, Point};
-use crate::sys::process::reap_any;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::epoll::EventFlags;
@@ -27,17 +31,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
-
-const SIGKILL: i32 = 9;
-/// Callers at one time; more are turned away.
-const MOST_CALLERS: usize = 256;
-/// Callers let in before those who are here get their turn.
-const CALLERS_AT_ONCE: usize = 16;
-/// How long an ended container waits for the command that started it to take down what it held.
-const FINISH: Duration = Duration::from_secs(30);
-/// How long the end of the container waits for added processes to be reaped.
-const REAP: Duration = Duration::from_secs(2);
+use std::time::Instant;
 
 /// A shim that has its plan.
 pub(super) struct Supervisor<J: Jail> {
@@ -193,19 +187,6 @@ impl<J: Jail> Supervisor<J> {
         Ok(())
     }
 
-    /// Serves a connection from now on; one that `waits` is told the end without asking.
-    pub(super) fn add_caller(&mut self, socket: OwnedFd, waits: bool) -> u32 {
-        let number = self.next_caller;
-        self.next_caller += 1;
-        if self.callers.len() < MOST_CALLERS
-            && let Ok(mut caller) = Control::new(&self.poller, number, socket)
-        {
-            caller.waits = waits;
-            self.callers.insert(number, caller);
-        }
-        number
-    }
-
     /// Runs until the container has ended for good and everybody has heard of it.
     pub(super) fn run(&mut self) {
         let mut more = false;
@@ -243,201 +224,6 @@ impl<J: Jail> Supervisor<J> {
             Token::Forward(number) => self.forwards.handle(&self.poller, number, flags, Instant::now()),
             Token::Stdout | Token::Stderr | Token::Stdin | Token::Client(_) => {
                 self.streams.handle(&self.poller, token, flags)
-            }
-        }
-    }
-
-    fn accept(&mut self) {
-        for _ in 0..CALLERS_AT_ONCE {
-            let Some(listener) = &self.listener else { return };
-            match rustix::net::accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK) {
-                Ok(socket) if super::codec::check_peer(socket.as_fd()).is_ok() => drop(self.add_caller(socket, false)),
-                Ok(_) | Err(Errno::INTR | Errno::CONNABORTED) => {}
-                Err(Errno::MFILE | Errno::NFILE) => {
-                    // The caller stays in the queue and would wake us without end: those who only listen make room.
-                    let idle = self
-                        .callers
-                        .iter()
-                        .find(|(_, caller)| !caller.waits && !caller.stops)
-                        .map(|(number, _)| *number);
-                    match idle.and_then(|number| self.callers.remove(&number)) {
-                        Some(_) => {}
-                        None => return,
-                    }
-                }
-                Err(_) => return,
-            }
-        }
-    }
-
-    fn caller_event(&mut self, number: u32) {
-        let Some(caller) = self.callers.get_mut(&number) else { return };
-        if !caller.flush(&self.poller, number) {
-            self.drop_caller(number);
-            return;
-        }
-        while let Some(caller) = self.callers.get_mut(&number) {
-            match caller.receive() {
-                Ok(Received::Message(request, descriptors)) => {
-                    if let Some((reply, descriptors)) = self.carry_out(number, request, descriptors) {
-                        self.answer(number, &reply, descriptors);
-                    }
-                }
-                Ok(Received::Pending) => return,
-                Ok(Received::Closed) | Err(_) => self.drop_caller(number),
-            }
-        }
-    }
-
-    fn drop_caller(&mut self, number: u32) {
-        self.callers.remove(&number);
-        if self.finisher == Some(number) {
-            self.finisher = None;
-            if self.finish_by.take().is_some() {
-                super::serve::clean_up(&self.plan.cleanup);
-            } else if self.plan.dies_with_starter && !self.over {
-                self.begin_stop(Some(SIGKILL), Some(0));
-            }
-        }
-    }
-
-    /// Hears that the finisher has taken down what the container held.
-    pub(super) fn finished(&mut self, number: u32) {
-        if self.finisher == Some(number) && self.finish_by.take().is_some() {
-            self.finisher = None;
-        }
-    }
-
-    /// Names the caller that takes down what the container held.
-    pub(super) fn set_finisher(&mut self, number: u32) {
-        self.finisher = self.plan.starter_finishes.then_some(number);
-    }
-
-    /// Answers a caller, if it is still there.
-    pub(super) fn answer(&mut self, number: u32, reply: &Reply, descriptors: Vec<OwnedFd>) {
-        if let Some(caller) = self.callers.get_mut(&number)
-            && !caller.answer(&self.poller, number, reply, descriptors)
-        {
-            self.drop_caller(number);
-        }
-    }
-
-    /// Returns a caller's record.
-    pub(super) fn caller(&mut self, number: u32) -> Option<&mut Control> {
-        self.callers.get_mut(&number)
-    }
-
-    fn answer_all(&mut self, reply: &Reply, of: impl Fn(&mut Control) -> bool) {
-        let numbers: Vec<u32> =
-            self.callers.iter_mut().filter_map(|(number, caller)| of(caller).then_some(*number)).collect();
-        for number in numbers {
-            self.answer(number, reply, Vec::new());
-        }
-    }
-
-    fn take_signal(&mut self) {
-        while let Ok(Some(info)) = self.signals.read_signal() {
-            // At the host's shutdown everything gets TERM: the container is stopped in good order then, and comes back
-            // at the next boot if its policy says so.
-            if info.ssi_signo == Signal::SIGTERM as u32 && self.stop.is_none() {
-                self.begin_stop(None, None);
-            }
-        }
-        loop {
-            match reap_any() {
-                Ok(Some((pid, code))) => self.reaped(pid, code),
-                Err(Errno::INTR) => {}
-                _ => return,
-            }
-        }
-    }
-
-    fn reaped(&mut self, pid: i32, code: i32) {
-        if self.state.pid == pid {
-            self.first_process_ended(code);
-        } else if let Some(number) = self.added.remove(&pid) {
-            self.answer(number, &Reply::ExecExited { code }, Vec::new());
-        } else if self.prober.as_ref().is_some_and(|prober| prober.pid() == Some(pid)) {
-            self.probe_ended(code);
-        }
-    }
-
-    fn first_process_ended(&mut self, code: i32) {
-        fault::cut(Point::ShimReaped);
-        let up = self.started.elapsed();
-        if let Some(jail) = self.jail.take() {
-            self.state.oom_killed = jail.oom_killed();
-            self.kept = Some(jail.destroy(!self.is_forgotten()));
-        }
-        self.streams.drain(&self.poller);
-        self.prober = None;
-        self.state.pid = 0;
-        self.state.exit_code = code;
-        self.state.finished_at = Timestamp::now();
-        let asked = self.stop.is_some() || self.state.stopped_by_user;
-        match self.restarts.after_exit(code, up, asked) {
-            Some(wait) => {
-                self.state.status = Status::Restarting;
-                self.restart_at = Some(Instant::now() + wait);
-                self.write_state(Durability::Atomic);
-            }
-            None => self.ending = Some(Instant::now() + REAP),
-        }
-    }
-
-    /// The container has ended for good: leaves its final state, then tells everybody.
-    pub(super) fn end(&mut self) {
-        self.ending = None;
-        self.restart_at = None;
-        self.kept = None;
-        self.state.status = Status::Exited;
-        self.state.shim_pid = 0;
-        self.forwards = Forwards::default();
-        self.dns = None;
-        if !self.is_forgotten() {
-            self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
-        }
-        fault::cut(Point::ShimEnded);
-        self.release();
-        fault::cut(Point::ShimReleased);
-        let code = self.state.exit_code;
-        self.streams.end(&self.poller, code);
-        if let Some(stop) = self.stop.take() {
-            let reply = Reply::Stopped { killed: stop.killed, ignored: stop.ignored };
-            self.answer_all(&reply, |caller| std::mem::take(&mut caller.stops));
-        }
-        self.answer_all(&Reply::Exited { code }, |caller| std::mem::take(&mut caller.waits));
-        match self.finisher {
-            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
-            _ => super::serve::clean_up(&self.plan.cleanup),
-        }
-        self.over = true;
-    }
-
-    /// Tells whether somebody is there who removes the container now. Nobody will read its last state then; without it the
-    /// record says that the container runs, and a free lock that it does not.
-    fn is_forgotten(&self) -> bool {
-        (self.removed || !self.plan.durable) && self.finisher.is_some_and(|number| self.callers.contains_key(&number))
-    }
-
-    fn restart(&mut self) {
-        self.restart_at = None;
-        self.forwards.lower_limit();
-        let started = self.begin().and_then(|pending| self.finish(pending));
-        self.forwards.raise_limit();
-        match started {
-            Ok(_) => {
-                self.state.restart_count += 1;
-                self.write_state(Durability::Atomic);
-            }
-            Err(failure) => {
-                self.state.error = failure.message;
-                self.state.exit_code = exit_code(failure.kind);
-                self.state.finished_at = Timestamp::now();
-                match self.restarts.after_exit(self.state.exit_code, Duration::ZERO, false) {
-                    Some(wait) => self.restart_at = Some(Instant::now() + wait),
-                    None => self.end(),
-                }
             }
         }
     }
@@ -488,28 +274,6 @@ impl<J: Jail> Supervisor<J> {
             bundle.hardening.masked_paths = Vec::new();
             bundle.hardening.readonly_paths = Vec::new();
         }
-    }
-
-    /// Gives the lock and the socket back without ever having run.
-    pub(super) fn release(&mut self) {
-        self.listener = None;
-        // It may not have been made yet.
-        let _ = std::fs::remove_file(self.plan.run_dir.join(client::SOCKET));
-        self.lock = None;
-    }
-
-    /// Returns the exit code when the container has ended for good.
-    pub(super) fn ended_with(&self) -> Option<i32> {
-        self.over.then_some(self.state.exit_code)
-    }
-
-    /// Ends a container that waits for its next start.
-    pub(super) fn cancel_restart(&mut self) -> bool {
-        let waiting = self.restart_at.take().is_some();
-        if waiting {
-            self.ending = Some(Instant::now());
-        }
-        waiting
     }
 
     /// Writes the state file. A failure leaves the old one; callers of the socket see the truth all the same.
