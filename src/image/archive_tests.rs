@@ -1,10 +1,9 @@
 //! Images in and out, against the programs of the host: GNU tar writes and skopeo reads.
 
-use super::diff;
-use super::error::{ImageError, Result};
+use super::Loaded;
+use super::error::Result;
 use super::tar::Kind;
-use super::testing::{Archive, Store, file, run};
-use super::{Image, Loaded, Removed};
+use super::testing::{Archive, Store, file, run, two_layers};
 use crate::base::Digest;
 use std::fs::File;
 use std::io::Write;
@@ -116,24 +115,6 @@ fn what_tar_writes_is_unpacked_as_tar_does_and_given_back_byte_for_byte() {
         store.images.write_layer(&image.layers[0], &mut again).unwrap();
         assert!(again == bytes, "{format}: the tar is another one");
     }
-}
-
-fn two_layers(store: &Store) -> Image {
-    let base = store.import(&Archive::new().directory("etc").file("etc/a", b"1").file("etc/b", b"2").finish()).unwrap();
-    let active = store.images.snapshots().prepare("step", &base).unwrap();
-    let upper = active.store.join(&active.upper);
-    std::fs::create_dir(upper.join("etc")).unwrap();
-    File::create(upper.join("etc/c")).unwrap().write_all(b"3").unwrap();
-    std::fs::hard_link(upper.join("etc/c"), upper.join("etc/d")).unwrap();
-    rustix::fs::mknodat(rustix::fs::CWD, upper.join("etc/a"), rustix::fs::FileType::CharacterDevice, 0.into(), 0)
-        .unwrap();
-    std::fs::create_dir(upper.join("var")).unwrap();
-    rustix::fs::setxattr(upper.join("var"), "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
-    let layer = store.images.commit_layer("step", &diff::Options { clamp: Some(1_000_000_000) }).unwrap();
-    let mut config = base.config.clone();
-    config.config.env = vec!["A=<b>".to_owned()];
-    let layers = [base.layers[0].clone(), layer];
-    store.images.create_image(config, &layers, &["two:1".parse().unwrap()]).unwrap()
 }
 
 #[test]
@@ -339,124 +320,6 @@ fn damaged_image_archives_are_refused_and_leave_nothing() {
         assert_eq!(store.layers(), 0, "case {at}: {error}");
         assert!(store.images.list().unwrap().is_empty());
     }
-}
-
-#[test]
-fn names_ids_and_beginnings_of_ids_find_an_image() {
-    if !crate::tests::root() {
-        return;
-    }
-    let store = Store::new();
-    let image = two_layers(&store);
-    for name in [
-        "two:1",
-        "docker.io/library/two:1",
-        image.id.as_str(),
-        image.id.hex(),
-        image.id.short(),
-        &format!("two@{}", image.manifest),
-    ] {
-        assert_eq!(store.images.resolve(name).unwrap().id, image.id, "{name}");
-    }
-    assert!(matches!(store.images.resolve("two"), Err(ImageError::NotFound(name)) if name == "two:latest"));
-    assert!(matches!(store.images.resolve("Two"), Err(ImageError::Reference(_))));
-    let error = (0..16)
-        .map(|n| store.images.resolve(&format!("{n:x}")))
-        .find(|r| matches!(r, Err(ImageError::Ambiguous { .. })));
-    let ids: Vec<char> = store.images.list().unwrap().iter().map(|i| i.id.hex().chars().next().unwrap()).collect();
-    assert_eq!(error.is_some(), ids[0] == ids[1]);
-    assert_eq!(store.images.list().unwrap().len(), 2);
-}
-
-#[test]
-fn removal_goes_by_names_and_spares_what_others_use() {
-    if !crate::tests::root() {
-        return;
-    }
-    let store = Store::new();
-    let image = two_layers(&store);
-    let nobody = |_: &Digest| Vec::new();
-    store.images.tag(&image, &"other:1".parse().unwrap()).unwrap();
-    assert!(matches!(store.images.remove(image.id.short(), false, &nobody), Err(ImageError::ManyNames { .. })));
-    assert_eq!(
-        store.images.remove("other:1", false, &nobody).unwrap(),
-        [Removed::Untagged("other:1".parse().unwrap())]
-    );
-    let busy = store.images.remove("two:1", false, &|_| vec!["web".to_owned()]).unwrap_err();
-    assert!(busy.to_string().contains("web"), "{busy}");
-    let removed = store.images.remove("two:1", false, &nobody).unwrap();
-    // The lower layer belongs to the other image too.
-    assert_eq!(
-        removed,
-        [
-            Removed::Untagged("two:1".parse().unwrap()),
-            Removed::Deleted(image.id.clone()),
-            Removed::Deleted(image.chain()[1].clone())
-        ]
-    );
-    assert!(matches!(store.images.resolve("two:1"), Err(ImageError::NotFound(_))));
-    let base = store.images.resolve("test").unwrap();
-    store.images.snapshots().prepare("container", &base).unwrap();
-    store.images.remove("test", true, &|_| vec!["web".to_owned()]).unwrap();
-    assert_eq!(store.layers(), 2, "a container's snapshot keeps its layers");
-    let collected = store.images.collect(&|_| true, &[]).unwrap();
-    assert_eq!((collected.layers, collected.snapshots), (0, 0));
-    let collected = store.images.collect(&|_| false, &[]).unwrap();
-    assert_eq!((collected.layers, collected.snapshots), (1, 1));
-    assert_eq!(store.layers(), 0);
-    assert_eq!(std::fs::read_dir(store.paths.root.join("content/blobs/sha256")).unwrap().count(), 0);
-    store.check_clean();
-}
-
-#[test]
-fn what_a_killed_process_left_is_collected_and_what_a_living_one_does_is_spared() {
-    if !crate::tests::root() {
-        return;
-    }
-    let store = Store::new();
-    let image = two_layers(&store);
-    let dead = store.paths.root.join("content/ingest/12345-0/0/fs");
-    std::fs::create_dir_all(&dead).unwrap();
-    File::create(store.paths.root.join("content/ingest/12345-0/lock")).unwrap();
-    let hold = store.images.hold().unwrap();
-    assert!(!dead.exists());
-    store.images.remove("two:1", false, &|_| Vec::new()).unwrap();
-    assert_eq!(store.layers(), 2, "layers stay while somebody works");
-    drop(hold);
-    store.images.collect(&|_| true, &[image.chain()[1].clone()]).unwrap();
-    assert_eq!(store.layers(), 2, "roots and what lies below them stay");
-    store.images.collect(&|_| true, &[]).unwrap();
-    assert_eq!(store.layers(), 1);
-}
-
-#[test]
-fn an_import_that_is_killed_leaves_only_what_is_collected() {
-    if !crate::tests::root() {
-        return;
-    }
-    let store = Store::new();
-    let (read, write) = rustix::pipe::pipe().unwrap();
-    let read = File::from(read);
-    let import = || i32::from(store.images.import(&read, &super::ImportOptions::default()).is_err());
-    let worker = crate::sys::worker::Worker::fork(&[std::os::fd::AsFd::as_fd(&read)], import).unwrap();
-    // An archive that never ends: its second file is announced and does not come.
-    let archive = Archive::new().file("first", b"1").file("second", &[0; 4096]).finish();
-    let mut write = File::from(write);
-    write.write_all(&archive[..1600]).unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    let begun = || {
-        std::fs::read_dir(store.paths.root.join("content/ingest"))
-            .is_ok_and(|all| all.flatten().any(|one| one.path().join("0/fs/first").exists()))
-    };
-    while !begun() {
-        assert!(std::time::Instant::now() < deadline, "the import never began");
-        std::thread::yield_now();
-    }
-    drop(worker);
-    assert!(begun(), "a killed process cleans nothing");
-    store.images.collect(&|_| true, &[]).unwrap();
-    store.check_clean();
-    assert_eq!(store.layers(), 0);
 }
 
 /// CPU seconds of this process and the children it has waited for.

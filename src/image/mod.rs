@@ -42,4 +42,6 @@ mod durable_tests;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
+mod store_tests;
+#[cfg(test)]
 mod testing;

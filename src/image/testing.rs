@@ -56,6 +56,25 @@ impl Store {
     }
 }
 
+/// An image `two:1` of two layers: the second adds, hides one file by a whiteout, and makes a directory opaque.
+pub(super) fn two_layers(store: &Store) -> Image {
+    let base = store.import(&Archive::new().directory("etc").file("etc/a", b"1").file("etc/b", b"2").finish()).unwrap();
+    let active = store.images.snapshots().prepare("step", &base).unwrap();
+    let upper = active.store.join(&active.upper);
+    std::fs::create_dir(upper.join("etc")).unwrap();
+    File::create(upper.join("etc/c")).unwrap().write_all(b"3").unwrap();
+    std::fs::hard_link(upper.join("etc/c"), upper.join("etc/d")).unwrap();
+    rustix::fs::mknodat(rustix::fs::CWD, upper.join("etc/a"), rustix::fs::FileType::CharacterDevice, 0.into(), 0)
+        .unwrap();
+    std::fs::create_dir(upper.join("var")).unwrap();
+    rustix::fs::setxattr(upper.join("var"), "trusted.overlay.opaque", b"y", rustix::fs::XattrFlags::empty()).unwrap();
+    let layer = store.images.commit_layer("step", &super::diff::Options { clamp: Some(1_000_000_000) }).unwrap();
+    let mut config = base.config.clone();
+    config.config.env = vec!["A=<b>".to_owned()];
+    let layers = [base.layers[0].clone(), layer];
+    store.images.create_image(config, &layers, &["two:1".parse().unwrap()]).unwrap()
+}
+
 /// A file with this content, at its beginning.
 pub(super) fn file(content: &[u8]) -> File {
     let mut file = tempfile::tempfile().unwrap();

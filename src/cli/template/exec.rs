@@ -1,8 +1,8 @@
 //! Carries a parsed template out.
 
 use super::funcs::{self, FunctionError};
-use super::parser::{Call, List, Node, Operand, Pipe, Tree, What};
 use super::print::{type_name, write_value};
+use super::tree::{Call, List, Node, Operand, Pipe, Tree, What};
 use super::{Missing, Options, TemplateError};
 use serde_json::{Map, Value};
 use std::borrow::Cow;

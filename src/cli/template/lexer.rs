@@ -237,7 +237,7 @@ impl<'a> Lexer<'a> {
                 !(sign || c == '.' || is_word(c))
             })
             .map_or(rest.len(), |(index, _)| index);
-        if super::parser::parse_number(&rest[..end]).is_none() {
+        if super::constant::parse_number(&rest[..end]).is_none() {
             return Err(self.fail(format!("bad number syntax: {:?}", &rest[..end])));
         }
         self.push(Kind::Number, end);

@@ -3,11 +3,13 @@
 //! Owns the whole language (actions, pipelines, variables, `range`, `define`) and the functions Docker adds. Data is
 //! [`serde_json::Value`]; printing and messages are those of Go's `text/template`. Opens no file, prints nothing.
 
+mod constant;
 mod exec;
 mod funcs;
 mod lexer;
 mod parser;
 mod print;
+mod tree;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,7 @@ use std::borrow::Cow;
 #[derive(Debug)]
 pub(super) struct Template {
     source: String,
-    tree: parser::Tree,
+    tree: tree::Tree,
 }
 
 /// Why a template was refused, in Go's words and with the position.

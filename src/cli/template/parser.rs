@@ -1,95 +1,14 @@
 //! From tokens to a tree; all that Go's parser refuses is refused here, in its words.
 
 use super::TemplateError;
+use super::constant::{parse_number, unquote};
 use super::funcs;
 use super::lexer::{Kind, Token, lex};
+use super::tree::{Call, List, Node, Operand, Pipe, Tree, What};
 use std::collections::HashMap;
 
 /// Deepest nesting of actions and parentheses.
 const MAX_DEPTH: usize = 100;
-
-/// A list of nodes.
-pub(super) type List = Vec<Node>;
-
-/// A part of a template.
-#[derive(Debug)]
-pub(super) enum Node {
-    /// Text outside actions.
-    Text(String),
-    /// A pipeline whose value is printed.
-    Action(Pipe),
-    /// `if` and `with`.
-    Branch { pipe: Pipe, then: List, other: List, with: bool },
-    /// `range`.
-    Range { pipe: Pipe, body: List, other: List },
-    /// `template`.
-    Template { at: usize, text: String, name: String, pipe: Option<Pipe> },
-    /// `break`.
-    Break,
-    /// `continue`.
-    Continue,
-}
-
-/// Commands joined by `|`.
-#[derive(Debug)]
-pub(super) struct Pipe {
-    /// Variables declared or assigned.
-    pub(super) variables: Vec<String>,
-    /// Whether they are assigned (`=`) rather than declared (`:=`).
-    pub(super) assign: bool,
-    /// The commands.
-    pub(super) commands: Vec<Call>,
-}
-
-/// An operand with its arguments.
-#[derive(Debug)]
-pub(super) struct Call {
-    /// Offset in the template.
-    pub(super) at: usize,
-    /// Text as written, for messages.
-    pub(super) text: String,
-    /// Operand and arguments.
-    pub(super) operands: Vec<Operand>,
-}
-
-/// An operand.
-#[derive(Debug)]
-pub(super) struct Operand {
-    /// Offset in the template.
-    pub(super) at: usize,
-    /// Text as written, for messages.
-    pub(super) text: String,
-    /// What it is.
-    pub(super) what: What,
-}
-
-/// What an operand is.
-#[derive(Debug)]
-pub(super) enum What {
-    /// `.`.
-    Dot,
-    /// `nil`.
-    Nil,
-    /// A constant.
-    Constant(serde_json::Value),
-    /// `.A.B`.
-    Field(Vec<String>),
-    /// `$x.A.B`.
-    Variable(String, Vec<String>),
-    /// `(pipeline).A.B`.
-    Chain(Box<Pipe>, Vec<String>),
-    /// The name of a function.
-    Function(String),
-}
-
-/// A parsed template: its own list and those it defines.
-#[derive(Debug, Default)]
-pub(super) struct Tree {
-    /// The template itself.
-    pub(super) root: List,
-    /// Defined templates by name.
-    pub(super) defined: HashMap<String, List>,
-}
 
 struct Parser<'a> {
     source: &'a str,
@@ -484,79 +403,4 @@ impl Parser<'_> {
         let text = self.source[token.at..self.peek().at].to_owned();
         Ok(Operand { at, text, what })
     }
-}
-
-/// Reads a number as Go's templates do: decimal, `0x`, `0o`, `0b`, underscores, fractions, exponents.
-pub(super) fn parse_number(text: &str) -> Option<serde_json::Value> {
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let plain = digits.replace('_', "");
-    let lower = plain.to_ascii_lowercase();
-    let radix = |prefix: &str, radix| lower.strip_prefix(prefix).map(|rest| i64::from_str_radix(rest, radix).ok());
-    let whole = radix("0x", 16).or_else(|| radix("0o", 8)).or_else(|| radix("0b", 2));
-    let whole = match whole {
-        Some(None) => return None,
-        Some(found) => found,
-        None if lower.len() > 1 && lower.starts_with('0') && lower.bytes().all(|b| b.is_ascii_digit()) => {
-            Some(i64::from_str_radix(&lower, 8).ok()?)
-        }
-        None => plain.parse().ok(),
-    };
-    if let Some(whole) = whole {
-        return Some((if negative { -whole } else { whole }).into());
-    }
-    if !lower.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'+' | b'-')) {
-        return None;
-    }
-    let value: f64 = lower.parse().ok()?;
-    serde_json::Number::from_f64(if negative { -value } else { value }).map(Into::into)
-}
-
-/// Takes the quotes off a Go string or character constant.
-fn unquote(text: &str) -> Option<String> {
-    let inner = text.get(1..text.len().checked_sub(1)?)?;
-    if text.starts_with('`') {
-        return Some(inner.replace('\r', ""));
-    }
-    let mut bytes = Vec::new();
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-            continue;
-        }
-        let kind = chars.next()?;
-        let (count, radix) = match kind {
-            'x' => (2, 16),
-            'u' => (4, 16),
-            'U' => (8, 16),
-            '0'..='7' => (2, 8),
-            _ => (0, 10),
-        };
-        let mut digits: String = if radix == 8 { kind.to_string() } else { String::new() };
-        digits.extend(chars.by_ref().take(count));
-        match (kind, u32::from_str_radix(&digits, radix)) {
-            ('x' | '0'..='7', Ok(code)) if digits.len() == count + usize::from(radix == 8) => {
-                bytes.push(u8::try_from(code).ok()?)
-            }
-            ('u' | 'U', Ok(code)) if digits.len() == count => {
-                bytes.extend_from_slice(char::from_u32(code)?.encode_utf8(&mut [0; 4]).as_bytes());
-            }
-            _ => bytes.push(match kind {
-                'a' => 7,
-                'b' => 8,
-                'f' => 12,
-                'n' => b'\n',
-                'r' => b'\r',
-                't' => b'\t',
-                'v' => 11,
-                '\\' | '"' | '\'' => kind as u8,
-                _ => return None,
-            }),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -1,23 +1,29 @@
 //! One container's way into a network: planned (address and ports reserved), attached, detached.
+//!
+//! Here are the words of it, planning and attaching; the network itself is made to stand in `standing`, and `removal`
+//! takes down.
 
-use super::address::Subnet;
-use super::apply::{Executor, LinkEnd, lock};
+mod removal;
+mod standing;
+
+pub use self::removal::{detach, down, gc, prune};
+pub use self::standing::definition;
+use self::standing::{driver, standing_network, up_draft};
+use super::apply::{Executor, lock};
 use super::draft::{Draft, Owner};
-use super::driver::{Attachment, Bare, Bridge, Endpoint, NetworkDriver, NetworkRecord, NetworkWish};
+use super::driver::{Attachment, Bare, Endpoint, NetworkDriver, NetworkRecord, NetworkWish};
 use super::error::NetworkError;
 use super::firewall::foreign_drops;
-use super::journal::{self, Journal};
 use super::publish::Listener;
 use super::{Installation, ipam};
 use crate::base::ContainerId;
-use crate::store::{Durability, Paths, StoreError, read_json, write_json};
+use crate::store::Paths;
 use crate::sys::fault::{self, Point};
 use crate::sys::netlink::Family;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
 
 /// Name of the network containers join by default.
 pub const DEFAULT_NETWORK: &str = "bridge";
@@ -189,88 +195,6 @@ fn bare_plan(request: &EndpointRequest, driver: Bare) -> Result<EndpointPlan, Ne
     Ok(EndpointPlan { id, network, address: None, listeners, dns_servers, warnings })
 }
 
-/// Returns a network that stands on the host; the default one is defined when it is first needed.
-fn standing_network(name: &str, paths: &Paths, warnings: &mut Vec<String>) -> Result<NetworkRecord, NetworkError> {
-    let file = record_file(paths, name);
-    let installation = Installation::of(paths);
-    let mut executor = Executor::open(paths, &installation)?;
-    let known = definition(paths, name)?;
-    if known.is_none() && name != DEFAULT_NETWORK {
-        return Err(NetworkError::NoNetwork(name.to_owned()));
-    }
-    if let Some(record) = &known
-        && executor.has_link(&record.interface)?
-    {
-        return Ok(record.clone());
-    }
-    let interface = known.as_ref().map_or(installation.bridge.clone(), |record| record.interface.clone());
-    let mut used = executor.networks_in_use(&interface)?;
-    // Two installations that choose at the same moment: the one whose link is older keeps its choice.
-    for _ in 0..16 {
-        let record = match &known {
-            Some(record) if !record.automatic || !clashes(record.subnet, &used) || in_use(paths, name)? => {
-                record.clone()
-            }
-            _ => {
-                let wish = NetworkWish { name: name.to_owned(), interface: interface.clone(), subnet: None };
-                let record = Bridge.define(&wish, &used)?;
-                ipam::forget(paths, name).map_err(StoreError::io("forget addresses", &file))?;
-                write_record(&file, &record)?;
-                record
-            }
-        };
-        let draft = up_draft(&record)?;
-        let done = executor.ensure(&draft)?;
-        match executor.older_rival(&record.interface, record.subnet)? {
-            Some(rival) if record.automatic && !in_use(paths, name)? => {
-                executor.undo(draft.owner(), LinkEnd::Removed)?;
-                used.push(rival);
-            }
-            _ => {
-                if done.contains(&super::draft::Operation::Forwarding) {
-                    warnings.push("forwarding of IPv4 is now enabled on this host (net.ipv4.ip_forward=1)".to_owned());
-                }
-                return Ok(record);
-            }
-        }
-    }
-    Err(NetworkError::NoSubnet(name.to_owned()))
-}
-
-fn clashes(subnet: Option<Subnet>, used: &[Subnet]) -> bool {
-    subnet.is_some_and(|subnet| used.iter().any(|other| other.overlaps(subnet)))
-}
-
-/// Tells whether somebody has an address in a network.
-fn in_use(paths: &Paths, network: &str) -> Result<bool, NetworkError> {
-    Ok(ipam::reservations(paths)?.iter().any(|reservation| reservation.network == network))
-}
-
-fn record_file(paths: &Paths, name: &str) -> PathBuf {
-    paths.root.join("networks").join(format!("{name}.json"))
-}
-
-fn write_record(file: &std::path::Path, record: &NetworkRecord) -> Result<(), NetworkError> {
-    if let Some(parent) = file.parent() {
-        std::fs::create_dir_all(parent).map_err(StoreError::io("create directory", parent))?;
-    }
-    Ok(write_json(file, record, Durability::Synced)?)
-}
-
-fn up_draft(record: &NetworkRecord) -> Result<Draft, NetworkError> {
-    let mut draft = Draft::new(Owner::Network(record.name.clone()));
-    driver(record).up(record, &mut draft)?;
-    Ok(draft)
-}
-
-fn driver(record: &NetworkRecord) -> &'static dyn NetworkDriver {
-    match record.driver.as_str() {
-        "host" => &Bare::Host,
-        "none" => &Bare::None,
-        _ => &Bridge,
-    }
-}
-
 /// Makes a plan real inside the container's network namespace (none for the host's).
 ///
 /// # Errors
@@ -342,105 +266,4 @@ fn foreign_warnings(installation: &Installation, network: &NetworkRecord) -> Res
 /// A name nobody has: a predecessor's pair of links may still be on its way out.
 fn link_name() -> String {
     format!("bv{}", &ContainerId::generate().as_str()[..10])
-}
-
-/// Takes a container out of its network by its journal: its entries, its link, its address. Works when the network
-/// namespace is gone, and twice.
-///
-/// # Errors
-/// The first thing that could not be taken back; it stays in the journal for [`gc`].
-pub fn detach(id: &ContainerId, paths: &Paths) -> Result<(), NetworkError> {
-    let _lock = lock(paths)?;
-    let owner = Owner::Container(id.clone());
-    if Journal::read(paths, &owner)?.is_some() {
-        let installation = Installation::of(paths);
-        let mut executor = Executor::open(paths, &installation)?;
-        let undone = executor.undo(&owner, LinkEnd::Down);
-        executor.close();
-        return undone;
-    }
-    release_all(paths, |owner| owner == Some(id))
-}
-
-fn release_all(paths: &Paths, is_free: impl Fn(Option<&ContainerId>) -> bool) -> Result<(), NetworkError> {
-    for reservation in ipam::reservations(paths)? {
-        if is_free(reservation.owner.as_ref()) {
-            let nobody = ContainerId::generate();
-            let id = reservation.owner.as_ref().unwrap_or(&nobody);
-            ipam::release(paths, &reservation.network, reservation.address, id)
-                .map_err(StoreError::io("release address below", &paths.run))?;
-        }
-    }
-    Ok(())
-}
-
-/// Takes back whatever belongs to containers that are not alive. A container whose start is under way is alive.
-///
-/// # Errors
-/// The first thing that could not be taken back; the rest is done.
-pub fn gc(paths: &Paths, alive: &dyn Fn(&ContainerId) -> bool) -> Result<(), NetworkError> {
-    let _lock = lock(paths)?;
-    let installation = Installation::of(paths);
-    let mut first = Ok(());
-    let mut executor = Executor::open(paths, &installation)?;
-    for owner in journal::owners(paths)? {
-        let Owner::Container(id) = &owner else { continue };
-        if !alive(id) {
-            first = first.and(executor.undo(&owner, LinkEnd::Down));
-        }
-    }
-    executor.close();
-    first.and(release_all(paths, |owner| owner.is_none_or(|id| !alive(id))))
-}
-
-/// Removes what networks have on the host if no container is on any; returns their names.
-///
-/// # Errors
-/// The first thing that could not be removed; the rest is done.
-pub fn prune(paths: &Paths) -> Result<Vec<String>, NetworkError> {
-    let _lock = lock(paths)?;
-    let owners = journal::owners(paths)?;
-    let container = |owner: &Owner| matches!(owner, Owner::Container(_));
-    if owners.is_empty() || owners.iter().any(container) || !ipam::reservations(paths)?.is_empty() {
-        return Ok(Vec::new());
-    }
-    remove_all(paths)?;
-    Ok(owners
-        .iter()
-        .filter_map(|owner| if let Owner::Network(name) = owner { Some(name.clone()) } else { None })
-        .collect())
-}
-
-/// Returns the definition of a network, once it has been needed.
-///
-/// # Errors
-/// When its record cannot be read.
-pub fn definition(paths: &Paths, name: &str) -> Result<Option<NetworkRecord>, NetworkError> {
-    match read_json(&record_file(paths, name)) {
-        Ok(record) => Ok(Some(record)),
-        Err(error) if error.is_not_found() => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Removes everything of this installation from the host's network: endpoints, bridges, tables, and the forwarding we
-/// enabled. Made for uninstalling and for tests.
-///
-/// # Errors
-/// The first thing that could not be removed; the rest is done.
-pub fn down(paths: &Paths) -> Result<(), NetworkError> {
-    let _lock = lock(paths)?;
-    remove_all(paths)
-}
-
-fn remove_all(paths: &Paths) -> Result<(), NetworkError> {
-    let installation = Installation::of(paths);
-    let mut executor = Executor::open(paths, &installation)?;
-    let mut owners = journal::owners(paths)?;
-    owners.sort_by_key(|owner| matches!(owner, Owner::Network(_)));
-    let mut first = Ok(());
-    for owner in owners {
-        first = first.and(executor.undo(&owner, LinkEnd::Removed));
-    }
-    first.and(executor.destroy_tables()).and(release_all(paths, |_| true))
 }

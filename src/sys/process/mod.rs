@@ -1,6 +1,11 @@
-//! Processes: clone3, execve, process descriptors, descriptor ranges, signals, wait, limits.
+//! Processes: clone3, namespaces, execve, wait, limits; their descriptors and signals in files of their own.
 #![allow(unsafe_code)]
 
+mod descriptors;
+mod signals;
+
+pub use self::descriptors::*;
+pub use self::signals::*;
 use super::{Result, check};
 use rustix::io::Errno;
 use std::ffi::{CStr, CString};
@@ -207,127 +212,6 @@ pub fn execve(program: &CStr, arguments: &Strings, environment: &Strings) -> Err
     // SAFETY: the path is NUL-terminated; both arrays are NULL-terminated and point into strings their owner keeps.
     let value = unsafe { libc::execve(program.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
     check(value.into()).err().unwrap_or(Errno::IO)
-}
-
-/// Closes every descriptor from `first` on, except the ones in `keep`.
-///
-/// # Errors
-/// As close_range(2).
-pub fn close_all_from(first: u32, keep: &[BorrowedFd<'_>]) -> Result<()> {
-    let mut kept: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd >= first).collect();
-    kept.sort_unstable();
-    let mut low = first;
-    for fd in kept {
-        if fd > low {
-            close_range(low, fd - 1)?;
-        }
-        low = fd + 1;
-    }
-    close_range(low, u32::MAX)
-}
-
-fn close_range(low: u32, high: u32) -> Result<()> {
-    // SAFETY: takes integers only. Owners of the closed descriptors belong to the copied memory of a fork whose code
-    // uses nothing but what it kept; it ends by execve or _exit, so no destructor closes a number twice.
-    check(unsafe { libc::syscall(libc::SYS_close_range, low, high, 0) }).map(drop)
-}
-
-/// Returns the standard streams, which a process of ours never closes.
-pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
-    // SAFETY: 0, 1 and 2 are no owner's numbers and stay open for the life of the process (they may be replaced).
-    [0, 1, 2].map(|number| unsafe { BorrowedFd::borrow_raw(number) })
-}
-
-/// Closes, in a fork, its copy of a descriptor whose owner is the parent's.
-///
-/// For bodies of [`clone_process`], whose copied owners never run their destructors.
-pub fn close_inherited(descriptor: BorrowedFd<'_>) {
-    // SAFETY: the number is open here; its owner in this copy of memory is never dropped, because the body's process
-    // ends by execve or _exit.
-    unsafe { libc::close(descriptor.as_raw_fd()) };
-}
-
-/// Makes `target` another name of `source`, open across execve.
-///
-/// # Errors
-/// As dup2(2).
-pub fn dup_onto(source: BorrowedFd<'_>, target: RawFd) -> Result<()> {
-    if source.as_raw_fd() == target {
-        return rustix::io::fcntl_setfd(source, rustix::io::FdFlags::empty());
-    }
-    // SAFETY: the source is borrowed, hence open; the target number is one of the three standard ones in a fork that
-    // is about to execve, which no OwnedFd of it stands for.
-    check(unsafe { libc::dup2(source.as_raw_fd(), target) }.into()).map(drop)
-}
-
-/// Moves a descriptor to exactly this number, close-on-exec.
-///
-/// # Errors
-/// As dup3(2).
-pub fn move_onto(source: OwnedFd, target: RawFd) -> Result<OwnedFd> {
-    if source.as_raw_fd() == target {
-        return Ok(source);
-    }
-    // SAFETY: the source is open; whatever had the target number in this fork is given up on purpose (see close_range).
-    check(unsafe { libc::dup3(source.as_raw_fd(), target, libc::O_CLOEXEC) }.into())?;
-    // SAFETY: dup3 succeeded, so the number is open and the result is its only owner.
-    Ok(unsafe { OwnedFd::from_raw_fd(target) })
-}
-
-/// Sets every signal to its default action and unblocks all, as a program expects to be started.
-pub fn reset_signals() {
-    for signal in 1..=64 {
-        // SAFETY: SIG_DFL installs no code of ours; refusals (KILL, STOP, libc's own) are of no interest.
-        unsafe { libc::signal(signal, libc::SIG_DFL) };
-    }
-    set_signal_mask(0);
-}
-
-/// Blocks exactly the signals whose bit (number - 1) is set.
-pub fn set_signal_mask(mask: u64) {
-    // SAFETY: the kernel reads eight bytes from a live u64; the old mask is not asked for.
-    let _ = unsafe {
-        libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const mask, std::ptr::null::<u64>(), 8usize)
-    };
-}
-
-/// Waits for one of the signals whose bit (number - 1) is set and takes it; returns its number.
-///
-/// # Errors
-/// `EINTR` when another signal was handled meanwhile.
-pub fn wait_signal(mask: u64) -> Result<i32> {
-    // SAFETY: the kernel reads eight bytes from a live u64; no information block and no timeout are asked for.
-    let signal = unsafe {
-        libc::syscall(
-            libc::SYS_rt_sigtimedwait,
-            &raw const mask,
-            std::ptr::null::<libc::siginfo_t>(),
-            std::ptr::null::<libc::timespec>(),
-            8usize,
-        )
-    };
-    check(signal).map(|number| number as i32)
-}
-
-/// Sends a signal to a pid of this process's own pid namespace.
-///
-/// # Errors
-/// As kill(2).
-pub fn kill(pid: i32, signal: i32) -> Result<()> {
-    // SAFETY: integers only.
-    check(unsafe { libc::kill(pid, signal) }.into()).map(drop)
-}
-
-/// Sends a signal by process descriptor: never to a successor of the same number.
-///
-/// # Errors
-/// `ESRCH` when it has ended; otherwise as pidfd_send_signal(2).
-pub fn pidfd_kill(pidfd: BorrowedFd<'_>, signal: i32) -> Result<()> {
-    // SAFETY: the descriptor is borrowed, hence open; no information block is passed.
-    let value = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, std::ptr::null::<libc::siginfo_t>(), 0)
-    };
-    check(value).map(drop)
 }
 
 /// Waits for a child to end and reaps it; returns its exit code, 128 + n for signal n.

@@ -4,15 +4,18 @@
 //! is taken back by whoever comes next ([`Executor::undo`] over the journals of the dead). Before a network is used its
 //! parts on the host are looked at, and what somebody removed is made again, for the living endpoints too.
 
+mod inside;
+mod undo;
+
+use self::inside::configure_inside;
+use super::Installation;
 use super::address::{Mac, Subnet};
-use super::draft::{Draft, Inverse, Operation, Owner};
+use super::draft::{Draft, Inverse, Operation};
 use super::error::{Cause, NetworkError};
-use super::firewall::{Element, Firewall, Intact, redirect_names};
-use super::journal::{self, Entry, Journal};
-use super::names::NAME_SERVER;
+use super::firewall::{Element, Firewall, Intact};
+use super::journal::{Entry, Journal};
 use super::netlink::Connection;
 use super::route::{self, Veth};
-use super::{Installation, ipam};
 use crate::store::Paths;
 use crate::sys::fault::{self, Point};
 use crate::sys::netlink::Family;
@@ -20,7 +23,6 @@ use crate::sys::netns::in_network_namespace;
 use rustix::io::Errno;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
-use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
@@ -229,33 +231,6 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// Removes entries for the draft's published ports that belong to others. We hold the ports' sockets, so those have
-    /// ended and are only not cleaned up yet; their journals forget the entries, which are ours from now on.
-    fn take_over(&mut self, draft: &Draft) -> Result<(), NetworkError> {
-        let place = |operation: &Operation| match operation {
-            Operation::Publish { address, protocol, port, .. } => Some((*address, *protocol, *port)),
-            _ => None,
-        };
-        let wanted: Vec<_> = draft.operations().iter().filter_map(place).collect();
-        for journal in Journal::all(self.paths)? {
-            if journal.owner == *draft.owner() {
-                continue;
-            }
-            let stale = |entry: &Entry| place(&entry.operation).is_some_and(|place| wanted.contains(&place));
-            let (gone, kept): (Vec<Entry>, Vec<Entry>) = journal.entries.into_iter().partition(stale);
-            if gone.is_empty() {
-                continue;
-            }
-            let elements: Vec<Element> = gone.iter().flat_map(|entry| entry.operation.elements()).collect();
-            self.firewall.remove(&elements).map_err(|source| NetworkError::Apply {
-                operation: format!("remove entries of {:?} that has ended", journal.owner),
-                source: source.into(),
-            })?;
-            Journal::new(journal.owner, kept).write(self.paths)?;
-        }
-        Ok(())
-    }
-
     /// Applies an endpoint's draft; tests let it be killed after so many operations.
     pub(super) fn run(
         &mut self,
@@ -338,72 +313,6 @@ impl<'a> Executor<'a> {
         Ok(route::set_up(&mut self.route, name, true)?)
     }
 
-    /// Takes back everything the journal says was done for an owner, and forgets it; twice is fine.
-    ///
-    /// # Errors
-    /// The first error; what failed stays in the journal.
-    pub(super) fn undo(&mut self, owner: &Owner, links: LinkEnd) -> Result<(), NetworkError> {
-        let Some(journal) = Journal::read(self.paths, owner)? else {
-            // Whoever was killed while writing it has done nothing yet.
-            journal::sweep(self.paths);
-            return Ok(());
-        };
-        let mut first = None;
-        let elements: Vec<Element> = journal
-            .entries
-            .iter()
-            .filter(|entry| entry.inverse == Inverse::Entries)
-            .flat_map(|entry| entry.operation.elements())
-            .collect();
-        if let Err(source) = self.firewall.remove(&elements) {
-            let operation = format!("remove entries from nftables table {}", self.installation.table);
-            first = Some(NetworkError::Apply { operation, source: source.into() });
-        }
-        for Entry { operation, inverse } in journal.entries.iter().rev() {
-            if let Err(source) = self.take_back(owner, operation, inverse, links) {
-                first = first
-                    .or_else(|| Some(NetworkError::Apply { operation: format!("take back: {operation}"), source }));
-            }
-        }
-        match first {
-            Some(error) => Err(error),
-            None => {
-                fault::cut(Point::NetworkUndone);
-                Journal::remove(self.paths, owner)
-            }
-        }
-    }
-
-    fn take_back(
-        &mut self,
-        owner: &Owner,
-        operation: &Operation,
-        inverse: &Inverse,
-        links: LinkEnd,
-    ) -> Result<(), Cause> {
-        fault::fail(Point::NetworkUndo)?;
-        match (inverse, operation, owner) {
-            (Inverse::Release, Operation::Reserve { network, address }, Owner::Container(id)) => {
-                Ok(ipam::release(self.paths, network, *address, id)?)
-            }
-            (Inverse::Forwarding { previous }, ..) => Ok(set_kernel_value(FORWARDING, previous)?),
-            (Inverse::Link, ..) => {
-                let Some(name) = operation.link() else {
-                    return Ok(());
-                };
-                let end = match links {
-                    LinkEnd::Removed => route::delete_link(&mut self.route, name),
-                    LinkEnd::Down => route::set_up(&mut self.route, name, false),
-                };
-                match end {
-                    Err(error) if error.is_absent() => Ok(()),
-                    other => Ok(other?),
-                }
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Ends the work without waiting for the kernel's clean-up.
     pub(super) fn close(self) {
         self.firewall.close();
@@ -440,41 +349,6 @@ fn inverse(operation: &Operation) -> Inverse {
 /// Writes a value below `/proc/sys` of the thread's network namespace.
 fn set_kernel_value(path: &str, value: &str) -> io::Result<()> {
     OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
-}
-
-/// Does the operations that act inside, with the thread in the container's network namespace.
-fn configure_inside(operations: &[&Operation]) -> Result<Applied, NetworkError> {
-    let mut applied = Applied::default();
-    let mut connection = Connection::open(Family::Route).map_err(NetworkError::Look)?;
-    for operation in operations {
-        inside(&mut connection, operation, &mut applied).map_err(|source| failed(operation, source))?;
-    }
-    Ok(applied)
-}
-
-fn inside(connection: &mut Connection, operation: &Operation, applied: &mut Applied) -> Result<(), Cause> {
-    match operation {
-        Operation::Loopback => Ok(route::set_up(connection, "lo", true)?),
-        Operation::Interface { name, address, gateway } => {
-            match set_kernel_value(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                other => other?,
-            }
-            let link = route::link(connection, name)?.ok_or_else(|| Cause::Missing(name.clone()))?;
-            route::add_address(connection, link.index, *address)?;
-            route::set_up(connection, name, true)?;
-            Ok(route::add_default_route(connection, *gateway)?)
-        }
-        Operation::Names => {
-            let udp = UdpSocket::bind((NAME_SERVER, 0))?;
-            let tcp = TcpListener::bind((NAME_SERVER, 0))?;
-            let mut firewall = Connection::open(Family::Netfilter)?;
-            redirect_names(&mut firewall, udp.local_addr()?.port(), tcp.local_addr()?.port())?;
-            applied.names = Some((udp.into(), tcp.into()));
-            Ok(())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Opens what is asked for while nobody else changes our links and tables.
