@@ -74,7 +74,7 @@ impl Failure {
         };
         match [&paths.root, &paths.run].into_iter().find(crowded) {
             Some(path) => self.hint(format!(
-                "the file system of {} is full: 'bulkhead container prune' and 'bulkhead image prune' make room",
+                "the file system of {} is full: 'bulkhead container prune', 'bulkhead image prune' and 'bulkhead builder prune' make room",
                 path.display()
             )),
             None => self,

@@ -16,11 +16,16 @@ impl Engine {
         Ok(self.list()?.into_iter().filter(|c| uses(&c.record)).map(|c| c.record.name).collect())
     }
 
-    /// Untags an image and deletes it with its last name; refused while a container was made from it.
+    /// Untags an image and deletes it with its last name; refused while a container was made from it. `roots` are chain ids
+    /// to keep: the build cache has references of its own.
     ///
     /// # Errors
     /// When there is no such image or a container uses it.
-    pub fn remove_image(&self, name: &str, force: bool) -> Result<Vec<Removed>, EngineError> {
+    pub fn remove_image(&self, name: &str, force: bool, roots: &[Digest]) -> Result<Vec<Removed>, EngineError> {
+        self.making_room(|| self.remove_image_now(name, force, roots))
+    }
+
+    fn remove_image_now(&self, name: &str, force: bool, roots: &[Digest]) -> Result<Vec<Removed>, EngineError> {
         self.settle_abandoned()?;
         let containers = self.list()?;
         let users = |id: &Digest| -> Vec<String> {
@@ -29,7 +34,7 @@ impl Engine {
             of.map(|c| c.record.id.short().to_owned()).collect()
         };
         let _lease = Lease::take(&self.paths, "image")?;
-        Ok(Images::open(&self.paths)?.remove(name, force, &users)?)
+        Ok(Images::open(&self.paths)?.remove(name, force, &users, roots)?)
     }
 
     /// Takes out layers, writable snapshots and documents that nobody needs; `roots` are chain ids to keep.
@@ -37,11 +42,13 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read or written.
     pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
-        self.settle_abandoned()?;
-        // A build that was killed over a record of its cache may have held no lease.
-        sweep_records(&self.paths.root.join("build/cache"));
-        let held = Lease::survey(&self.paths).held;
-        Ok(Images::open(&self.paths)?.collect(&|key| self.needs_snapshot(key, &held), roots)?)
+        self.making_room(|| {
+            self.settle_abandoned()?;
+            // A build that was killed over a record of its cache may have held no lease.
+            sweep_records(&self.paths.root.join("build/cache"));
+            let held = Lease::survey(&self.paths).held;
+            Ok(Images::open(&self.paths)?.collect(&|key| self.needs_snapshot(key, &held), roots)?)
+        })
     }
 
     /// Lists all layers, and whether images or containers need them.

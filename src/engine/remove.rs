@@ -9,7 +9,7 @@ use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::{Client, Status};
-use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, sweep_records};
+use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, reserve, sweep_records};
 use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
 use std::path::Path;
@@ -29,6 +29,21 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Running`] without `force`.
     pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
+        self.making_room(|| self.remove_now(id, force, volumes))
+    }
+
+    /// Does what makes room. On a full disk the store's reserve is given up for a second try: what is left of a removal can be
+    /// asked for again.
+    pub(super) fn making_room<T>(&self, mut action: impl FnMut() -> Result<T, EngineError>) -> Result<T, EngineError> {
+        let mut outcome = action();
+        if outcome.as_ref().is_err_and(|error| reserve::is_full(error)) && reserve::give(&self.paths) {
+            outcome = action();
+        }
+        reserve::keep(&self.paths);
+        outcome
+    }
+
+    fn remove_now(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
         let (mut record, mut shim) = self.stopped(id, force)?;
         let lock = loop {
             let lock = match FileLock::acquire_dir(&self.paths.container(id)) {
@@ -78,6 +93,10 @@ impl Engine {
     /// # Errors
     /// When something cannot be given back.
     pub fn finish(&self, id: &ContainerId) -> Result<(), EngineError> {
+        self.making_room(|| self.finish_now(id))
+    }
+
+    fn finish_now(&self, id: &ContainerId) -> Result<(), EngineError> {
         let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
             // A build step, or a container that was removed meanwhile.
             Err(error) if error.is_not_found() => return self.finish_step(id),
@@ -266,10 +285,10 @@ impl Engine {
         if !users.is_empty() {
             return Err(EngineError::VolumeInUse { name: name.to_owned(), users });
         }
-        match Volumes::new(&self.paths).remove(name) {
+        self.making_room(|| match Volumes::new(&self.paths).remove(name) {
             Err(VolumeError::NotFound(_)) if force => Ok(()),
             other => Ok(other?),
-        }
+        })
     }
 
     /// Returns the ids of containers that have a volume.

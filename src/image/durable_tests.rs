@@ -100,7 +100,7 @@ fn what_did_not_survive_is_collected_whoever_needs_it() {
     assert!(!directory(&store, &layer).exists());
     let index = || std::fs::read_to_string(store.paths.root.join("images/references.json")).unwrap();
     assert!(index().contains("the boot before"), "a layer of it is still here");
-    images.remove(image.id.as_str(), true, &|_| Vec::new()).unwrap();
+    images.remove(image.id.as_str(), true, &|_| Vec::new(), &[]).unwrap();
     images.collect(&|_| true, &[]).unwrap();
     assert!(!index().contains("the boot before"));
 }

@@ -335,7 +335,7 @@ fn paths_of_any_depth_leave_nothing_behind() {
         let result = store.import(&Archive::new().file(&format!("{}f", "d/".repeat(depth)), b"deep").finish());
         assert!(result.is_ok() || depth > 100, "{result:?}");
         match result {
-            Ok(image) => drop(store.images.remove(image.id.as_str(), true, &|_| Vec::new()).unwrap()),
+            Ok(image) => drop(store.images.remove(image.id.as_str(), true, &|_| Vec::new(), &[]).unwrap()),
             Err(error) => assert!(error.to_string().contains("unpack layer"), "{depth}: {error}"),
         }
         store.check_clean();

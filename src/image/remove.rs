@@ -8,6 +8,7 @@ use super::store::{Images, find};
 use super::tree;
 use crate::base::Digest;
 use crate::oci::Reference;
+use crate::store::reserve;
 use crate::sys::fault::{self, Point};
 use std::collections::BTreeSet;
 
@@ -36,12 +37,20 @@ pub struct Collected {
 impl Images {
     /// Takes a name from an image, or with an id all of them; the image goes with its last name.
     ///
-    /// `in_use` tells which containers were made from an image.
+    /// `in_use` tells which containers were made from an image; `roots` are chain ids to keep (build cache).
     ///
     /// # Errors
     /// When there is no such image, when a container uses it, or when an id has names in several repositories (the last
     /// two unless `force`).
-    pub fn remove(&self, name: &str, force: bool, in_use: &dyn Fn(&Digest) -> Vec<String>) -> Result<Vec<Removed>> {
+    pub fn remove(
+        &self,
+        name: &str,
+        force: bool,
+        in_use: &dyn Fn(&Digest) -> Vec<String>,
+        roots: &[Digest],
+    ) -> Result<Vec<Removed>> {
+        // Whatever needs room comes before the first change: one who is refused can ask again.
+        let own = Ingest::begin(&self.paths)?;
         let (removed, layers) = Index::update(&self.paths, |index| {
             let id = find(index, name)?;
             let names = index.names(&id);
@@ -73,28 +82,20 @@ impl Images {
             Ok((removed, layers))
         })?;
         let chain: Vec<Digest> = layers.into_iter().rev().map(|layer: Layer| layer.chain_id).collect();
-        let deleted = if chain.is_empty() { Vec::new() } else { self.remove_unused_layers(&chain, None)? };
-        self.remove_unused_blobs()?;
+        let deleted = if chain.is_empty() { Vec::new() } else { self.remove_unused_layers(&chain, &own, roots)? };
+        self.remove_unused_blobs(&own)?;
         Ok(removed.into_iter().chain(deleted.into_iter().map(Removed::Deleted)).collect())
     }
 
-    /// Removes those of the layers that no image and no writable snapshot needs; returns them.
+    /// Removes those of the layers that no image, no writable snapshot and none of the `roots` needs; returns them.
     ///
     /// While another process takes layers in, none is removed: it may be about to use them. A later collection does.
-    pub(super) fn remove_unused_layers(&self, chain: &[Digest], own: Option<&Ingest>) -> Result<Vec<Digest>> {
-        let begun;
-        let own = match own {
-            Some(own) => own,
-            None => {
-                begun = Ingest::begin(&self.paths)?;
-                &begun
-            }
-        };
+    pub(super) fn remove_unused_layers(&self, chain: &[Digest], own: &Ingest, roots: &[Digest]) -> Result<Vec<Digest>> {
         let mut removed = Vec::new();
         {
             let _lock = Index::lock(&self.paths)?;
             let Some(_alone) = ingest::alone(&self.paths, own)? else { return Ok(removed) };
-            let used = self.used(&Index::read(&self.paths)?, &|_| true, &[]);
+            let used = self.used(&Index::read(&self.paths)?, &|_| true, roots);
             for id in chain.iter().filter(|id| !used.contains(*id)) {
                 // A rename takes it out of sight at once; a crash then leaves only what a sweep removes.
                 if std::fs::rename(self.snapshots.directory(id.hex()), own.fresh()).is_ok() {
@@ -163,20 +164,22 @@ impl Images {
             }
             let boots = self.snapshots.boots();
             if index.synced.keep(|boot| boots.contains(boot)) {
-                index.write(&self.paths)?;
+                match index.write(&self.paths) {
+                    // What is kept of boots that nothing is left of does no harm.
+                    Err(error) if reserve::is_full(&error) => {}
+                    other => other?,
+                }
             }
         }
-        // Our own work must not pass for another's.
-        drop(own);
-        collected.blobs = self.remove_unused_blobs()?;
+        own.clear();
+        collected.blobs = self.remove_unused_blobs(&own)?;
         Ok(collected)
     }
 
     /// Removes documents no image names.
-    fn remove_unused_blobs(&self) -> Result<u64> {
-        let own = Ingest::begin(&self.paths)?;
+    fn remove_unused_blobs(&self, own: &Ingest) -> Result<u64> {
         let _lock = Index::lock(&self.paths)?;
-        let Some(_alone) = ingest::alone(&self.paths, &own)? else { return Ok(0) };
+        let Some(_alone) = ingest::alone(&self.paths, own)? else { return Ok(0) };
         let index = Index::read(&self.paths)?;
         let used: BTreeSet<&str> =
             index.images.iter().flat_map(|(id, record)| [id.hex(), record.manifest.hex()]).collect();

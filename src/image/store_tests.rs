@@ -43,14 +43,14 @@ fn removal_goes_by_names_and_spares_what_others_use() {
     let image = two_layers(&store);
     let nobody = |_: &Digest| Vec::new();
     store.images.tag(&image, &"other:1".parse().unwrap()).unwrap();
-    assert!(matches!(store.images.remove(image.id.short(), false, &nobody), Err(ImageError::ManyNames { .. })));
+    assert!(matches!(store.images.remove(image.id.short(), false, &nobody, &[]), Err(ImageError::ManyNames { .. })));
     assert_eq!(
-        store.images.remove("other:1", false, &nobody).unwrap(),
+        store.images.remove("other:1", false, &nobody, &[]).unwrap(),
         [Removed::Untagged("other:1".parse().unwrap())]
     );
-    let busy = store.images.remove("two:1", false, &|_| vec!["web".to_owned()]).unwrap_err();
+    let busy = store.images.remove("two:1", false, &|_| vec!["web".to_owned()], &[]).unwrap_err();
     assert!(busy.to_string().contains("web"), "{busy}");
-    let removed = store.images.remove("two:1", false, &nobody).unwrap();
+    let removed = store.images.remove("two:1", false, &nobody, &[]).unwrap();
     // The lower layer belongs to the other image too.
     assert_eq!(
         removed,
@@ -63,7 +63,7 @@ fn removal_goes_by_names_and_spares_what_others_use() {
     assert!(matches!(store.images.resolve("two:1"), Err(ImageError::NotFound(_))));
     let base = store.images.resolve("test").unwrap();
     store.images.snapshots().prepare("container", &base).unwrap();
-    store.images.remove("test", true, &|_| vec!["web".to_owned()]).unwrap();
+    store.images.remove("test", true, &|_| vec!["web".to_owned()], &[]).unwrap();
     assert_eq!(store.layers(), 2, "a container's snapshot keeps its layers");
     let collected = store.images.collect(&|_| true, &[]).unwrap();
     assert_eq!((collected.layers, collected.snapshots), (0, 0));
@@ -86,7 +86,7 @@ fn what_a_killed_process_left_is_collected_and_what_a_living_one_does_is_spared(
     File::create(store.paths.root.join("content/ingest/12345-0/lock")).unwrap();
     let hold = store.images.hold().unwrap();
     assert!(!dead.exists());
-    store.images.remove("two:1", false, &|_| Vec::new()).unwrap();
+    store.images.remove("two:1", false, &|_| Vec::new(), &[]).unwrap();
     assert_eq!(store.layers(), 2, "layers stay while somebody works");
     drop(hold);
     store.images.collect(&|_| true, &[image.chain()[1].clone()]).unwrap();

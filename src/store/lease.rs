@@ -63,10 +63,13 @@ impl Lease {
         let name = unique_name();
         let (draft, path) = (dir.join(format!(".{name}")), dir.join(name));
         let (mut file, lock) = super::draft::open(&draft)?;
-        file.write_all(subject.as_bytes()).map_err(StoreError::io("write", &draft))?;
-        fault::fail(Point::LeaseTake)
-            .and_then(|()| std::fs::rename(&draft, &path))
-            .map_err(StoreError::io("rename", &draft))?;
+        let written = file.write_all(subject.as_bytes()).map_err(StoreError::io("write", &draft));
+        written
+            .and_then(|()| {
+                let placed = fault::fail(Point::LeaseTake).and_then(|()| std::fs::rename(&draft, &path));
+                placed.map_err(StoreError::io("rename", &draft))
+            })
+            .inspect_err(|_| drop(std::fs::remove_file(&draft)))?;
         fault::cut(Point::LeaseTaken);
         Ok(Self { path, left: std::cell::Cell::new(false), _lock: lock })
     }

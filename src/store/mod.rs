@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $ROOT (root: /var/lib/bulkhead, mode 0700)
-//!   version
+//!   version                      reserve (room given up on a full disk)
 //!   content/blobs/sha256/<hex>   content/ingest/<name>
 //!   images/references.json       image references -> manifest digest (written under `images/lock`)
 //!   snapshots/<key>/{meta.json,fs,work} or, for layers, {meta.json,fs,split,tar.zst}
@@ -25,9 +25,12 @@ mod lock;
 mod names;
 mod paths;
 mod record;
+pub mod reserve;
 
 pub use lease::{Abandoned, Lease, Leases};
 pub use lock::{FileLock, is_locked};
 pub use names::{NameError, Names};
 pub use paths::Paths;
-pub use record::{Durability, StoreError, read_json, remove_file, sweep_records, sync_parent, write_bytes, write_json};
+pub use record::{
+    Durability, StoreError, read_json, remove_file, sweep_records, sync_parent, write_bytes, write_json, write_note,
+};

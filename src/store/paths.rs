@@ -46,7 +46,9 @@ impl Paths {
         for part in ["locks", "ranges"] {
             make(&self.run.join(part))?;
         }
-        super::write_bytes(&self.root.join("version"), b"1\n", super::Durability::Atomic)
+        super::write_bytes(&self.root.join("version"), b"1\n", super::Durability::Atomic)?;
+        super::reserve::keep(self);
+        Ok(())
     }
 
     /// Returns the file of a named lock.

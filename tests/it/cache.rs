@@ -100,6 +100,32 @@ fn builder_du_and_prune_tell_and_take_what_only_the_cache_holds() {
 }
 
 #[test]
+fn removing_an_image_leaves_the_cache_what_it_stands_on() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let before = layers(&world);
+    build(&world, "one");
+    let steps = cached(&build(&world, "one"));
+    assert!(steps > 1, "{steps}");
+    for remove in [&["rmi", "one:1"][..], &["image", "prune", "-af"]] {
+        world.ok(remove);
+        assert!(!world.ok(&["images", "--format", "{{.Repository}}"]).contains("one"));
+        if remove[0] == "image" {
+            // Its name is gone, its layer is not: the cache stands on that, too.
+            assert_eq!(world.ok(&["images", "-q"]), "");
+            world.busybox();
+        }
+        assert_eq!(cached(&build(&world, "one")), steps, "{remove:?} made the next build do steps again");
+        assert_eq!(world.ok(&["run", "--rm", "--network", "none", "one:1", "ls", "/one"]), "/one");
+    }
+    world.ok(&["rmi", "one:1"]);
+    assert_eq!(large(&world), 1);
+    assert!(world.ok(&["builder", "prune", "-f"]).ends_with("Total reclaimed space: 1.05MB"));
+    assert_eq!(layers(&world), before, "with the cache everything goes");
+}
+
+#[test]
 fn what_a_running_build_stands_on_is_never_taken() {
     requires!(root);
     let world = World::new();

@@ -19,6 +19,28 @@ impl Small {
         Self { place, world }
     }
 
+    /// As [`Small::new`] with the store on the file system of most machines.
+    fn ext4(mebibytes: u32) -> Self {
+        let world = World::new();
+        let place = world.root.clone();
+        std::fs::create_dir_all(&place).unwrap();
+        let disk = world.path("disk");
+        std::fs::File::create(&disk).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
+        host("mkfs.ext4", &["-q", "-m", "0", "-F", disk.to_str().unwrap()]).ok();
+        host("mount", &["-o", "loop", disk.to_str().unwrap(), place.to_str().unwrap()]).ok();
+        host("chmod", &["0700", place.to_str().unwrap()]).ok();
+        Self { place, world }
+    }
+
+    /// A command that makes room works although there is none; returns how much it made, in bytes.
+    #[track_caller]
+    fn frees(&self, command: &[&str]) -> u64 {
+        self.fill();
+        let seen = self.world.bulkhead(command);
+        assert_eq!(seen.code, 0, "{command:?} on a full disk: {seen:?}");
+        room(&self.place)
+    }
+
     /// Leaves no room at all: neither bytes nor one more page.
     fn fill(&self) {
         let filler = self.place.join("filler");
@@ -162,4 +184,85 @@ fn a_full_run_directory_refuses_a_start_and_keeps_what_runs() {
     small.fill();
     world.ok(&["rm", "-f", "old", "new"]);
     small.make_room();
+}
+
+/// Whatever ends or removes something works on a full disk: it is what one does then.
+fn what_makes_room_works(small: &Small) {
+    const LARGE: u64 = 1 << 20;
+    let world = &small.world;
+    world.busybox();
+    let quiet: &[&str] = &["run", "--network", "none"];
+    let large = "head -c 1200000 /dev/urandom > /large/file";
+    world.write("context/Dockerfile", "FROM busybox\nRUN mkdir /large && head -c 1200000 /dev/urandom > /large/file\n");
+    let context = world.path("context");
+    world.ok(&["build", "-q", "-t", "built:1", context.to_str().unwrap()]);
+    let directory = world.write("tree/file", "l".repeat(1_200_000)).parent().unwrap().to_owned();
+    let tar = world.path("large.tar");
+    host("tar", &["-C", directory.to_str().unwrap(), "-cf", tar.to_str().unwrap(), "."]).ok();
+    world.ok(&["import", tar.to_str().unwrap(), "large:1"]);
+    world.ok(&[quiet, &["--rm", "-v", "data:/large", "busybox", "sh", "-c", large]].concat());
+    world.ok(&["create", "--network", "none", "--name", "created", "busybox", "true"]);
+    world.ok(&[quiet, &["--name", "ended", "busybox", "sh", "-c", &format!("mkdir /large; {large}")]].concat());
+    let heeds = "trap 'exit 3' TERM; echo ready; while :; do sleep 0.1; done";
+    for name in ["stopped", "killed", "forced", "brief", "last"] {
+        let rm: &[&str] = if name == "brief" { &["--rm"] } else { &[] };
+        world.ok(&[quiet, &["-d", "--name", name], rm, &["busybox", "sh", "-c", heeds]].concat());
+    }
+    wait_for("the signal to be heeded", 10, || (world.ok(&["logs", "stopped"]) == "ready").then_some(()));
+
+    small.frees(&["stop", "-t", "20", "stopped"]);
+    assert_eq!(world.inspect("stopped", "{{.State.Status}} {{.State.ExitCode}} {{.State.Error}}"), "exited 3 ");
+    small.frees(&["kill", "killed"]);
+    wait_for("the killed one to be seen", 10, || {
+        (world.inspect("killed", "{{.State.ExitCode}}") == "137").then_some(())
+    });
+    small.frees(&["kill", "brief"]);
+    let brief = || world.ok(&["ps", "-aq", "--filter", "name=brief"]);
+    wait_for("one with --rm to go", 10, || brief().is_empty().then_some(()));
+    small.frees(&["rm", "stopped"]);
+    small.frees(&["rm", "-f", "forced"]);
+    small.frees(&["rm", "created"]);
+    assert!(small.frees(&["rm", "ended"]) > LARGE);
+    assert!(small.frees(&["volume", "rm", "data"]) > LARGE);
+    assert!(small.frees(&["rmi", "large:1"]) > LARGE);
+    // The build cache keeps its layer.
+    small.frees(&["rmi", "built:1"]);
+    assert_eq!(world.ok(&["images", "--format", "{{.Repository}}"]), "busybox");
+    assert!(small.frees(&["builder", "prune", "-af"]) > LARGE);
+    small.frees(&["container", "prune", "-f"]);
+    small.frees(&["stop", "-t", "0", "last"]);
+    small.frees(&["container", "prune", "-f"]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    small.frees(&["image", "prune", "-af"]);
+    small.make_room();
+    assert_eq!(world.ok(&["images", "-q"]), "");
+    world.busybox();
+    world.ok(&[quiet, &["--rm", "busybox", "true"]].concat());
+}
+
+#[test]
+fn what_makes_room_works_on_a_full_disk() {
+    requires!(root);
+    what_makes_room_works(&Small::new(|world| &world.root, 24));
+}
+
+#[test]
+fn what_makes_room_works_on_a_full_ext4() {
+    requires!(root, program "mkfs.ext4");
+    what_makes_room_works(&Small::ext4(48));
+}
+
+#[test]
+fn a_lease_that_was_refused_or_died_in_the_making_does_not_stay() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let create = ["create", "--network", "none", "busybox", "true"];
+    let drafts = || world.files().into_iter().filter(|path| path.starts_with("root/leases/")).count();
+    world.bulkhead_in(&create, None, &[("BULKHEAD_FAULT", "lease.take:1:nospace")]).fails(125, &["No space left"]);
+    assert_eq!(drafts(), 0, "nobody else may be there to take it away");
+    assert_ne!(world.bulkhead_in(&create, None, &[("BULKHEAD_FAULT", "lease.take:1:kill")]).code, 0);
+    assert_eq!(drafts(), 1, "the dead cannot");
+    world.ok(&["ps"]);
+    assert_eq!(drafts(), 0, "who looks does");
 }

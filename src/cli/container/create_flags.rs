@@ -26,7 +26,7 @@ pub(in crate::cli) fn create_flags(command: Command) -> Command {
     let command = command
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("attach", "Attach to STDIN, STDOUT or STDERR").short('a'))
-        .arg(list("cap-add", "Add Linux capabilities"))
+        .arg(list("cap-add", "Add Linux capabilities (with --network host, 'ping' needs NET_RAW)"))
         .arg(list("cap-drop", "Drop Linux capabilities"))
         .arg(value("cgroupns", "string", "Cgroup namespace to use (host|private)"))
         .arg(value("cidfile", "string", "Write the container ID to the file"))

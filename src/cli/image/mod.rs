@@ -8,7 +8,7 @@ use super::context::{Context, each, out, talk};
 use super::error::{Failure, Outcome, exit};
 use super::flags::{Parsed, switch};
 use super::verbs::{ANY, Verb, verb};
-use crate::base::human_size;
+use crate::base::{Digest, human_size};
 use crate::build::BuildCache;
 use crate::image::{ImageError, Images, Removed};
 use crate::oci::Reference;
@@ -102,8 +102,9 @@ fn image_prune_flags(command: Command) -> Command {
 fn rmi(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let force = parsed.switch("force")?;
     let engine = context.engine()?;
+    let roots = cache_roots(context)?;
     each(&parsed.arguments, |name| {
-        for removed in engine.remove_image(name, force)? {
+        for removed in engine.remove_image(name, force, &roots)? {
             match removed {
                 Removed::Untagged(reference) => out(format!("Untagged: {}\n", reference.familiar()))?,
                 Removed::Deleted(digest) => out(format!("Deleted: {digest}\n"))?,
@@ -124,6 +125,12 @@ fn tag(context: &Context<'_>, parsed: Parsed) -> Outcome {
     Ok(0)
 }
 
+/// Returns the layers the build cache stands on, which is a use of its own.
+fn cache_roots(context: &Context<'_>) -> Result<Vec<Digest>, Failure> {
+    let roots = BuildCache::new(&context.paths().root.join("build/cache")).roots();
+    roots.map_err(|error| Failure::from_error(exit::FAILED, &error))
+}
+
 fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let all = parsed.switch("all")?;
     let what = if all { "all images without at least one container associated to them" } else { "all dangling images" };
@@ -132,6 +139,7 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     }
     let engine = context.engine()?;
     let (mut freed, mut told) = (0, false);
+    let roots = cache_roots(context)?;
     for image in Images::open(context.paths())?.list()? {
         if (!all && !image.references.is_empty()) || !engine.image_users(&image.id)?.is_empty() {
             continue;
@@ -139,17 +147,17 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
         if !std::mem::replace(&mut told, true) {
             out("Deleted Images:\n")?;
         }
-        for removed in engine.remove_image(&image.id.to_string(), true)? {
+        for removed in engine.remove_image(&image.id.to_string(), true, &roots)? {
             match removed {
                 Removed::Untagged(reference) => out(format!("untagged: {}\n", reference.familiar()))?,
-                Removed::Deleted(digest) => out(format!("deleted: {digest}\n"))?,
+                Removed::Deleted(digest) => {
+                    let layer = image.layers.iter().find(|layer| layer.chain_id == digest);
+                    freed += layer.map_or(0, |layer| layer.size);
+                    out(format!("deleted: {digest}\n"))?;
+                }
             }
         }
-        freed += image.size;
     }
-    // What the build cache stands on is not unused.
-    let roots = BuildCache::new(&context.paths().root.join("build/cache")).roots();
-    let roots = roots.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
     freed += engine.collect_images(&roots)?.bytes;
     talk(format!("Total reclaimed space: {}\n", human_size(freed)));
     Ok(0)

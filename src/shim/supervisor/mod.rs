@@ -21,7 +21,7 @@ use super::protocol::{Failure, FailureKind};
 use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::Timestamp;
-use crate::store::{Durability, write_json};
+use crate::store::{Durability, write_note};
 use crate::sys::fault::{self, Point};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -278,7 +278,7 @@ impl<J: Jail> Supervisor<J> {
 
     /// Writes the state file. A failure leaves the old one; callers of the socket see the truth all the same.
     pub(super) fn write_state(&mut self, durability: Durability) {
-        if let Err(error) = write_json(&self.plan.state_file, &self.state, durability) {
+        if let Err(error) = write_note(&self.plan.state_file, &self.state, durability) {
             self.state.error = format!("{error}");
         }
     }

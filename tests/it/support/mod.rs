@@ -535,18 +535,15 @@ fn links(netns: &str) -> Vec<String> {
     names.filter(|name| name != "lo").collect()
 }
 
-/// Paths of the control groups of this program, in every hierarchy.
+/// Paths of the control groups of this program: at the top of the one hierarchy (v2), or of each (v1).
 fn control_groups() -> Vec<String> {
-    let mut found = Vec::new();
-    for hierarchy in std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        for group in std::fs::read_dir(hierarchy.path()).into_iter().flatten().flatten() {
-            let path = group.path();
-            if path.is_dir() && path.to_string_lossy().contains("bulkhead") {
-                found.push(path.to_string_lossy().into_owned());
-            }
-        }
-    }
-    found
+    let below = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
+    let ours = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bulkhead")) && path.is_dir()
+    };
+    let top: Vec<PathBuf> = below(Path::new("/sys/fs/cgroup")).collect();
+    let all = top.iter().flat_map(|hierarchy| below(hierarchy)).chain(top.iter().cloned());
+    all.filter(ours).map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
 /// Everything on this machine that a container could leave behind.
