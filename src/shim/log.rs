@@ -24,7 +24,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 use std::io::IoSlice;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Size of a record's header in bytes.
 pub(super) const HEADER: usize = 16;
@@ -111,9 +111,10 @@ pub(super) fn segments(dir: &Path) -> std::io::Result<Vec<u64>> {
 /// Appends records and rotates.
 #[derive(Debug)]
 pub(super) struct LogWriter {
-    dir: OwnedFd,
-    file: OwnedFd,
-    /// Number of the segment in `file`.
+    path: PathBuf,
+    /// The directory and the segment; made by the first record, so that a silent container has none.
+    open: Option<(OwnedFd, OwnedFd)>,
+    /// Number of the segment that is open or comes first.
     number: u64,
     /// Oldest segment that may still exist.
     oldest: u64,
@@ -124,29 +125,44 @@ pub(super) struct LogWriter {
 }
 
 impl LogWriter {
-    /// Opens a log for appending; makes its directory when missing, and cuts off a torn tail.
+    /// Opens a log for appending and cuts off a torn tail; one that holds nothing yet is made by its first record.
     ///
     /// # Errors
-    /// When the directory or the newest segment cannot be made, opened or read.
+    /// When the directory or the newest segment cannot be opened or read.
     pub(super) fn open(plan: &LogPlan) -> Result<Self, ShimError> {
-        let name = plan.dir.display();
-        let what = || format!("open log {name}");
-        match rustix::fs::mkdir(&plan.dir, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(io_error(format!("make log directory {name}"))(errno)),
-        }
-        let dir = rustix::fs::open(&plan.dir, OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(io_error(what()))?;
+        let what = || format!("open log {}", plan.dir.display());
         let numbers = segments(&plan.dir).map_err(|source| ShimError::Io { what: what(), source })?;
         let number = numbers.last().copied().unwrap_or(1);
-        let file = open_segment(&dir, number, OFlags::empty()).map_err(io_error(what()))?;
-        let written = match rustix::fs::fstat(&file).map_err(io_error(what()))?.st_size {
-            0 => 0,
-            size => cut_torn_tail(&file, size as u64).map_err(io_error(what()))?,
+        let mut writer = Self {
+            path: plan.dir.clone(),
+            open: None,
+            number,
+            oldest: numbers.first().copied().unwrap_or(number),
+            written: 0,
+            max_size: plan.max_size.max(MIN_SEGMENT),
+            max_files: u64::from(plan.max_files.max(1)),
         };
-        let oldest = numbers.first().copied().unwrap_or(number);
-        let (max_size, max_files) = (plan.max_size.max(MIN_SEGMENT), u64::from(plan.max_files.max(1)));
-        Ok(Self { dir, file, number, oldest, written, max_size, max_files })
+        if !numbers.is_empty() {
+            let (_, file) = writer.opened().map_err(io_error(what()))?;
+            let size = rustix::fs::fstat(file).map_err(io_error(what()))?.st_size as u64;
+            writer.written = cut_torn_tail(file, size).map_err(io_error(what()))?;
+        }
+        Ok(writer)
+    }
+
+    /// Returns the directory and the segment, making what is missing.
+    fn opened(&mut self) -> Result<&(OwnedFd, OwnedFd), Errno> {
+        if self.open.is_none() {
+            match rustix::fs::mkdir(&self.path, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno),
+            }
+            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+            let dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
+            let file = open_segment(&dir, self.number, OFlags::empty())?;
+            self.open = Some((dir, file));
+        }
+        self.open.as_ref().ok_or(Errno::BADF)
     }
 
     /// Appends one chunk of a stream, at most [`MAX_PAYLOAD`] bytes.
@@ -162,16 +178,11 @@ impl LogWriter {
             self.rotate()?;
         }
         let header = Header { stream, timestamp, length: payload.len() }.encode();
-        match write_all(&self.file, &header, payload) {
-            Ok(()) => {
-                self.written += size;
-                Ok(())
-            }
-            Err(errno) => {
-                rustix::fs::ftruncate(&self.file, self.written)?;
-                Err(errno)
-            }
-        }
+        let written = self.written;
+        let (_, file) = self.opened()?;
+        write_all(file, &header, payload).or_else(|errno| rustix::fs::ftruncate(file, written).and(Err(errno)))?;
+        self.written += size;
+        Ok(())
     }
 
     fn rotate(&mut self) -> Result<(), Errno> {
@@ -179,8 +190,11 @@ impl LogWriter {
         while self.oldest + self.max_files <= self.number + 1 && self.oldest < self.number {
             self.remove_oldest()?;
         }
-        self.file = open_segment(&self.dir, self.number + 1, OFlags::EXCL)?;
-        self.number += 1;
+        let next = self.number + 1;
+        if let Some((dir, file)) = &mut self.open {
+            *file = open_segment(dir, next, OFlags::EXCL)?;
+        }
+        self.number = next;
         self.written = 0;
         while self.oldest + self.max_files <= self.number {
             self.remove_oldest()?;
@@ -189,7 +203,9 @@ impl LogWriter {
     }
 
     fn remove_oldest(&mut self) -> Result<(), Errno> {
-        match rustix::fs::unlinkat(&self.dir, segment_name(self.oldest), AtFlags::empty()) {
+        let oldest = self.oldest;
+        let (dir, _) = self.opened()?;
+        match rustix::fs::unlinkat(dir, segment_name(oldest), AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {
                 self.oldest += 1;
                 Ok(())
@@ -262,6 +278,17 @@ mod tests {
     }
 
     #[test]
+    fn a_log_without_output_leaves_nothing_on_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = LogPlan { dir: dir.path().join("log"), max_size: 4096, max_files: 3 };
+        let mut writer = LogWriter::open(&plan).unwrap();
+        writer.append(LogStream::Stdout, Timestamp(1), b"").unwrap();
+        assert!(!plan.dir.exists());
+        writer.append(LogStream::Stdout, Timestamp(1), b"x").unwrap();
+        assert_eq!(segments(&plan.dir).unwrap(), [1]);
+    }
+
+    #[test]
     fn only_the_newest_segments_stay() {
         let dir = tempfile::tempdir().unwrap();
         let plan = LogPlan { dir: dir.path().join("log"), max_size: 4096, max_files: 3 };
@@ -297,7 +324,7 @@ mod tests {
             writer.append(LogStream::Stdout, Timestamp(1), b"whole").unwrap();
             let whole = writer.written;
             writer.append(LogStream::Stdout, Timestamp(2), b"torn!").unwrap();
-            rustix::fs::ftruncate(&writer.file, whole + tail as u64).unwrap();
+            rustix::fs::ftruncate(&writer.opened().unwrap().1, whole + tail as u64).unwrap();
             drop(writer);
             assert_eq!(LogWriter::open(&plan).unwrap().written, whole, "tail of {tail} bytes");
         }

@@ -6,11 +6,13 @@
 mod segment;
 
 use self::segment::Segment;
+use super::codec;
 use super::log::{Header, LogStream, segment_name, segments};
 use crate::base::Timestamp;
 use rustix::event::PollFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::inotify;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -67,7 +69,7 @@ pub struct LogReader {
     record: Option<(Header, usize, usize)>,
     /// Whether the next byte of a stream begins a line, by stream number.
     line_start: [bool; 3],
-    watch: Option<OwnedFd>,
+    watch: Option<Watch>,
     /// Whether the container had ended before the last look at the log's end.
     ended: bool,
     /// Whether `until` was reached.
@@ -81,9 +83,9 @@ impl LogReader {
     /// When the directory or a segment cannot be read.
     pub fn open(dir: &Path, options: LogOptions) -> Result<Self, LogError> {
         let watch = match &options.follow {
-            Some(run_dir) => {
-                watch(dir, run_dir).map_err(|errno| LogError { path: dir.to_owned(), source: errno.into() })?
-            }
+            Some(run_dir) => Some(
+                Watch::new(dir, run_dir).map_err(|errno| LogError { path: dir.to_owned(), source: errno.into() })?,
+            ),
             None => None,
         };
         let mut reader = Self {
@@ -232,24 +234,52 @@ impl LogReader {
     }
 
     /// Sleeps until something was written, the shim left, or half a second went by.
-    fn sleep(&self) {
-        let Some(watch) = &self.watch else { return std::thread::sleep(LOOK / 10) };
-        if let Ok(true) = super::codec::wait(watch.as_fd(), PollFlags::IN, Some(Instant::now() + LOOK)) {
-            let mut events = [0u8; 4096];
-            // The events themselves say nothing that is not looked up again.
-            let _ = rustix::io::read(watch, &mut events);
+    fn sleep(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.sleep(&self.dir);
         }
     }
 }
 
-/// Watches a log's directory and a shim's; `None` when the log's directory is missing.
-fn watch(dir: &Path, run_dir: &Path) -> Result<Option<OwnedFd>, rustix::io::Errno> {
-    use inotify::WatchFlags;
-    let watch = inotify::init(inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK)?;
-    let log = inotify::add_watch(&watch, dir, WatchFlags::MODIFY | WatchFlags::CREATE);
-    // The shim removes its socket when it is done; a directory that is gone says the same.
-    let _ = inotify::add_watch(&watch, run_dir, WatchFlags::DELETE | WatchFlags::DELETE_SELF);
-    Ok(log.is_ok().then_some(watch))
+/// Sees that a log grows.
+#[derive(Debug)]
+struct Watch {
+    inotify: OwnedFd,
+    /// Whether the log has a directory and it is watched; without one, what it will be made in is.
+    made: bool,
+}
+
+impl Watch {
+    const GROWS: inotify::WatchFlags = inotify::WatchFlags::MODIFY.union(inotify::WatchFlags::CREATE);
+
+    /// Watches a log and its shim's directory.
+    fn new(dir: &Path, run_dir: &Path) -> Result<Self, Errno> {
+        let flags = inotify::CreateFlags::CLOEXEC | inotify::CreateFlags::NONBLOCK;
+        let mut watch = Self { inotify: inotify::init(flags)?, made: false };
+        if let Some(parent) = dir.parent() {
+            // Before the log itself, so that there is no moment in which it comes unseen.
+            let _ = inotify::add_watch(&watch.inotify, parent, inotify::WatchFlags::CREATE);
+        }
+        watch.look(dir);
+        // The shim removes its socket when it is done; a directory that is gone says the same.
+        let gone = inotify::WatchFlags::DELETE | inotify::WatchFlags::DELETE_SELF;
+        let _ = inotify::add_watch(&watch.inotify, run_dir, gone);
+        Ok(watch)
+    }
+
+    fn look(&mut self, dir: &Path) {
+        self.made = self.made || inotify::add_watch(&self.inotify, dir, Self::GROWS).is_ok();
+    }
+
+    /// Sleeps until something happened that is worth a look, half a second at most.
+    fn sleep(&mut self, dir: &Path) {
+        if let Ok(true) = codec::wait(self.inotify.as_fd(), PollFlags::IN, Some(Instant::now() + LOOK)) {
+            let mut events = [0u8; 4096];
+            // The events themselves say nothing that is not looked up again.
+            let _ = rustix::io::read(&self.inotify, &mut events);
+            self.look(dir);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -150,3 +150,24 @@ fn following_sees_all_that_is_written_until_the_shim_is_gone() {
     });
     assert_eq!(seen, (0..2000).map(|n| format!("{n}\n")).collect::<String>());
 }
+
+#[test]
+fn a_follower_hears_of_a_log_that_is_made_after_it_looked() {
+    /// Returns how long the first entry took to be seen.
+    fn follow_once() -> Duration {
+        let mut fixture = fixture(4096, 2);
+        let run_dir = tempfile::tempdir().unwrap();
+        let lock = crate::shim::lock::tests::lock_in_child(run_dir.path());
+        let options = LogOptions { follow: Some(run_dir.path().to_owned()), ..LogOptions::default() };
+        let mut reader = LogReader::open(&fixture.plan.dir, options).unwrap();
+        let started = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| fixture.writer.append(LogStream::Stdout, Timestamp(1), b"x\n").unwrap());
+            assert!(reader.next().unwrap().is_some());
+        });
+        drop(lock);
+        started.elapsed()
+    }
+    // A busy machine may take its time once.
+    assert!((0..3).any(|_| follow_once() < LOOK), "it looked by itself, it was not told");
+}
