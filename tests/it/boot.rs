@@ -77,7 +77,7 @@ fn a_shutdown_ends_what_runs_in_good_order_and_the_next_boot_brings_it_back() {
     for (name, policy) in [("one", "unless-stopped"), ("two", "always"), ("three", "no")] {
         let start = ["run", "-d", "--network", "none", "--name", name, "--restart", policy, image, "sh", "-c", script];
         world.ok(&start);
-        wait_for("its handler", 10, || world.ok(&["logs", name]).contains("up").then_some(()));
+        world.wait_said(name, "up", 1);
     }
     world.bulkhead(&["stop", "--all", "one"]).fails(125, &["--all"]);
     assert_eq!(world.ok(&["stop", "--all"]), "three\ntwo\none", "newest first");

@@ -218,19 +218,12 @@ fn cve_2022_24769_nothing_is_inheritable_or_ambient() {
     world.busybox();
     world.ok(&["run", "-d", "--network", "none", "--name", "vv", "busybox", "sleep", "600"]);
     for user in ["0", "daemon"] {
-        let run = world.ok(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "-u",
-            user,
-            "busybox",
-            "grep",
-            "-E",
-            "^Cap(Inh|Amb)",
-            "/proc/self/status",
-        ]);
+        let run = world
+            .throwaway()
+            .with(&["-u", user])
+            .program(&["grep", "-E", "^Cap(Inh|Amb)", "/proc/self/status"])
+            .run()
+            .ok();
         let exec = world.ok(&["exec", "-u", user, "vv", "grep", "-E", "^Cap(Inh|Amb)", "/proc/self/status"]);
         for seen in [run, exec] {
             assert!(seen.lines().all(|line| line.ends_with("0000000000000000")), "{user}: {seen}");
@@ -438,20 +431,7 @@ fn cve_2016_9962_an_added_process_cannot_be_taken_over() {
     world.busybox();
     // The container watches for newcomers and tries to look through them while they are being made.
     let watch = "while :; do for p in /proc/[0-9]*; do for f in $p/fd/*; do case $(readlink $f) in /|*bulkhead*|*overlay*|/run/*) echo REACHED $f $(readlink $f);; esac; done; done; done 2>/dev/null";
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "vv",
-        "--cap-add",
-        "SYS_PTRACE",
-        "busybox",
-        "sh",
-        "-c",
-        watch,
-    ]);
+    world.container("vv").with(&["--cap-add", "SYS_PTRACE"]).sh(watch).start();
     for _ in 0..30 {
         world.ok(&["exec", "vv", "true"]);
     }

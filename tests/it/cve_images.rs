@@ -167,20 +167,7 @@ fn cve_2021_21284_the_containers_root_outside_reaches_no_state() {
     use std::os::unix::fs::PermissionsExt;
     let world = World::new();
     world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "vv",
-        "-v",
-        "vol:/d",
-        "busybox",
-        "sh",
-        "-c",
-        "echo x > /d/x; sleep 600",
-    ]);
+    world.container("vv").with(&["-v", "vol:/d"]).sh("echo x > /d/x; sleep 600").start();
     std::fs::set_permissions(world.path(""), std::fs::Permissions::from_mode(0o755)).unwrap();
     let pid = world.inspect("vv", "{{.State.Pid}}");
     let map = std::fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();

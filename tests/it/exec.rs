@@ -8,7 +8,7 @@ fn sleeper(world: &World, flags: &[&str]) -> String {
     arguments.extend(flags);
     arguments.extend([image, "sh", "-c", "trap 'echo hup' HUP; echo ready; while :; do sleep 0.05; done"]);
     let id = world.ok(&arguments);
-    wait_for("the program to be ready", 20, || world.ok(&["logs", &id]).contains("ready").then_some(()));
+    world.wait_said(&id, "ready", 1);
     id
 }
 
@@ -44,9 +44,9 @@ fn exec_signals_reads_and_writes_process_one() {
     let world = World::new();
     let id = sleeper(&world, &[]);
     world.ok(&["exec", &id, "kill", "-HUP", "1"]);
-    wait_for("the signal to arrive", 10, || world.ok(&["logs", &id]).contains("hup").then_some(()));
+    world.wait_said(&id, "hup", 1);
     world.ok(&["exec", &id, "sh", "-c", "echo written > /proc/1/fd/1"]);
-    wait_for("the written line", 10, || world.ok(&["logs", &id]).contains("written").then_some(()));
+    world.wait_said(&id, "written", 1);
     assert!(world.ok(&["exec", &id, "readlink", "/proc/1/exe"]).ends_with("busybox"));
     assert_eq!(world.ok(&["exec", &id, "readlink", "/proc/1/cwd"]), "/");
 }

@@ -24,67 +24,32 @@ fn only(wall: &str) -> Vec<&'static str> {
 
 /// Runs a script with flags; tells whether it said `WON`, and all it said.
 fn attack(world: &World, flags: &[&str], script: &str) -> (bool, String) {
-    let mut arguments = vec!["run", "--rm", "--network", "none"];
-    arguments.extend(flags);
-    arguments.extend(["busybox:latest", "sh", "-c", script]);
-    let seen = world.bulkhead(&arguments);
+    let seen = world.throwaway().with(flags).sh(script).run();
     let text = format!("{flags:?}\n{}{}", seen.stdout, seen.stderr);
     (seen.stdout.lines().any(|line| line == "WON"), text)
 }
 
-/// The attack works with every wall but this one up, and with none; it fails with this one alone and with all.
-#[track_caller]
-fn stands_alone(world: &World, wall: &str, further: &[&'static str], script: &str) {
-    for (mut flags, works) in [(without(wall), true), (only("none"), true), (only(wall), false), (Vec::new(), false)] {
-        flags.extend(further);
-        let (won, text) = attack(world, &flags, script);
-        assert_eq!(won, works, "{wall}: {text}");
-    }
-}
-
 #[test]
-fn seccomp_refuses_a_nested_user_namespace() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    // Making one asks for no capability. The filter lets it pass where SYS_ADMIN is granted, so that one stays away.
-    stands_alone(&world, "seccomp", &["--cap-drop", "SYS_ADMIN"], "unshare -U true && echo WON");
-}
-
-#[test]
-fn capabilities_refuse_a_mount() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    stands_alone(&world, "capabilities", &[], "mount -t tmpfs none /tmp && echo WON");
-}
-
-#[test]
-fn masks_hide_what_the_kernel_tells() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    stands_alone(&world, "masks", &[], "grep -q CPU0 /proc/interrupts && echo WON");
-}
-
-#[test]
-fn no_new_privs_stops_a_set_user_id_program() {
+fn each_flag_takes_down_the_wall_it_names() {
     requires!(root);
     let world = World::new();
     world.busybox();
     // A copy of busybox as `su` with the set-uid bit, and a root without a password, used by an ordinary user.
-    let script = r"printf 'root::0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/sh\n' > /etc/passwd; mkdir /s; cp /bin/busybox /s/su; \
+    let become_root = r"printf 'root::0:0::/root:/bin/sh\ndaemon:x:1:1::/:/bin/sh\n' > /etc/passwd; mkdir /s; cp /bin/busybox /s/su; \
         chmod 4755 /s/su; su -s /bin/sh daemon -c '/s/su root -c id' | grep -q uid=0 && echo WON";
-    stands_alone(&world, "no_new_privs", &[], script);
-}
-
-#[test]
-fn the_user_namespace_makes_root_a_nobody_outside() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    // Belongs to the host's root alone, and is not masked.
-    stands_alone(&world, "userns", &[], "cat /proc/vmallocinfo >/dev/null && echo WON");
+    for (wall, script) in [
+        ("seccomp", "unshare -U true && echo WON"),
+        ("capabilities", "mount -t tmpfs none /tmp && echo WON"),
+        ("masks", "grep -q CPU0 /proc/interrupts && echo WON"),
+        ("no_new_privs", become_root),
+        // Belongs to the host's root alone, and is not masked.
+        ("userns", "cat /proc/vmallocinfo >/dev/null && echo WON"),
+    ] {
+        for (flags, works) in [(without(wall), true), (Vec::new(), false)] {
+            let (won, text) = attack(&world, &flags, script);
+            assert_eq!(won, works, "{wall}: {text}");
+        }
+    }
 }
 
 #[test]
@@ -246,7 +211,7 @@ fn devices_are_those_given() {
         assert!(!won && text.contains("not permitted"), "the host's loop control: {text}");
     }
     for bad in ["/dev/nothing", "/etc/passwd"] {
-        world.bulkhead(&["run", "--rm", "--network", "none", "--device", bad, "busybox", "true"]).fails(125, &[bad]);
+        world.throwaway().with(&["--device", bad]).program(&["true"]).run().fails(125, &[bad]);
     }
 }
 
@@ -267,12 +232,7 @@ fn namespaces_of_the_host_are_joined_when_asked_for() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    let run = |flags: &[&str], script: &str| {
-        let mut arguments = vec!["run", "--rm", "--network", "none"];
-        arguments.extend(flags);
-        arguments.extend(["busybox", "sh", "-c", script]);
-        world.ok(&arguments)
-    };
+    let run = |flags: &[&str], script: &str| world.throwaway().with(flags).sh(script).run().ok();
     let own = |name: &str| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned();
     for name in ["pid", "ipc", "uts"] {
         let script = format!("readlink /proc/self/ns/{name}");
@@ -294,15 +254,10 @@ fn kernel_parameters_are_the_containers_own_or_refused() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    let read = |flags: &[&str], path: &str| {
-        let mut arguments = vec!["run", "--rm", "--network", "none"];
-        arguments.extend(flags);
-        arguments.extend(["busybox", "cat", path]);
-        world.ok(&arguments)
-    };
+    let read = |flags: &[&str], path: &str| world.throwaway().with(flags).program(&["cat", path]).run().ok();
     // Before Linux 6.12 some of a network namespace's parameters are the first user namespace's alone.
     let (flag, place) = ("net.core.somaxconn=77", "/proc/sys/net/core/somaxconn");
-    if world.ok(&["run", "--rm", "--network", "none", "busybox", "ls", "/proc/sys/net/core"]).contains("somaxconn") {
+    if world.throwaway().program(&["ls", "/proc/sys/net/core"]).run().ok().contains("somaxconn") {
         assert_eq!(read(&["--sysctl", flag], place), "77");
     } else {
         let hidden = ["run", "--rm", "--network", "none", "--sysctl", flag, "busybox", "true"];
@@ -341,12 +296,7 @@ fn limits_of_a_process_are_as_asked() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    let run = |flags: &[&str], script: &str| {
-        let mut arguments = vec!["run", "--rm", "--network", "none"];
-        arguments.extend(flags);
-        arguments.extend(["busybox", "sh", "-c", script]);
-        world.ok(&arguments)
-    };
+    let run = |flags: &[&str], script: &str| world.throwaway().with(flags).sh(script).run().ok();
     assert_eq!(run(&["--ulimit", "nofile=100:200"], "ulimit -Sn; ulimit -Hn"), "100\n200");
     assert_eq!(run(&["--ulimit", "core=0"], "ulimit -c"), "0");
     assert_eq!(run(&["--oom-score-adj", "500"], "cat /proc/self/oom_score_adj"), "500");
@@ -360,10 +310,8 @@ fn an_init_of_ours_reaps_and_forwards_behind_the_filter() {
     let world = World::new();
     world.busybox();
     for level in [&[][..], &["--security-opt", "strict"], &["--security-opt", "no-new-privileges=false"]] {
-        let mut arguments = vec!["run", "-d", "--init", "--network", "none", "--name", "reaped"];
-        arguments.extend(level);
-        arguments.extend(["busybox", "sh", "-c", "trap 'exit 9' TERM; (sleep 0.05 &); while :; do sleep 0.1; done"]);
-        world.ok(&arguments);
+        let script = "trap 'exit 9' TERM; (sleep 0.05 &); while :; do sleep 0.1; done";
+        world.container("reaped").with(&["--init"]).with(level).sh(script).start();
         // A child of the shell is a zombie for a moment; one that nobody reaps stays.
         std::thread::sleep(std::time::Duration::from_millis(300));
         wait_for("no zombie", 10, || {
@@ -392,15 +340,12 @@ fn an_owner_of_a_bind_and_the_process_change_places() {
         std::fs::create_dir(&own).unwrap();
         std::os::unix::fs::chown(&own, Some(owner), Some(owner)).unwrap();
         let script = "stat -c %u:%g /own && touch /own/mine";
-        assert_eq!(
-            world.ok(&["run", "--rm", "--network", "none", "-u", user, "-v", &bind, "busybox", "sh", "-c", script]),
-            inside
-        );
+        assert_eq!(world.throwaway().with(&["-u", user, "-v", &bind]).sh(script).run().ok(), inside);
         assert_eq!(owners("mine"), (owner, owner), "what {user} writes belongs to {owner}");
     }
     // Ids of services stay what they are, so that a data directory can be given to one.
     let script = "touch /own/a /own/b && chown 999:999 /own/a && chown 0:0 /own/b && stat -c %u /own/a";
-    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "-v", &bind, "busybox", "sh", "-c", script]), "999");
+    assert_eq!(world.throwaway().with(&["-v", &bind]).sh(script).run().ok(), "999");
     assert_eq!((owners("a"), owners("b").0), ((999, 999), 100_000));
 }
 
@@ -438,7 +383,7 @@ fn what_is_enforced_is_said_and_required() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    world.ok(&["run", "-d", "--network", "none", "--name", "said", "busybox", "sleep", "600"]);
+    world.container("said").idle().start();
     let enforced: serde_json::Value = serde_json::from_str(&world.inspect("said", "{{json .Enforced}}")).unwrap();
     let text = enforced.to_string().to_ascii_lowercase();
     for layer in ["userns", "seccomp", "landlock", "capabilities", "no_new_privileges"] {
@@ -453,40 +398,23 @@ fn what_is_enforced_is_said_and_required() {
     assert!(text.contains(&format!("(abi {abi})")), "{text}");
     let demand = |least: i64| {
         let demand = format!("landlock>={least}");
-        world.bulkhead(&["run", "--rm", "--network", "none", "--require", &demand, "busybox", "true"])
+        world.throwaway().with(&["--require", &demand]).program(&["true"]).run()
     };
     demand(1).ok();
     demand(abi).ok();
     demand(abi + 1).fails(125, &["landlock", "is not met", &format!("(ABI {abi})")]);
+    world.throwaway().with(&["--require", "landlock>=99"]).program(&["true"]).run().fails(125, &["landlock", "99"]);
     world
-        .bulkhead(&["run", "--rm", "--network", "none", "--require", "landlock>=99", "busybox", "true"])
-        .fails(125, &["landlock", "99"]);
-    world
-        .bulkhead(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--require",
-            "landlock>=1",
-            "--security-opt",
-            "landlock=off",
-            "busybox",
-            "true",
-        ])
+        .throwaway()
+        .with(&["--require", "landlock>=1", "--security-opt", "landlock=off"])
+        .program(&["true"])
+        .run()
         .fails(125, &["landlock"]);
     let seen = world
-        .bulkhead(&[
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--privileged",
-            "busybox",
-            "sh",
-            "-c",
-            "grep CapEff /proc/self/status; awk '{print $3}' /proc/self/uid_map",
-        ])
+        .throwaway()
+        .with(&["--privileged"])
+        .sh("grep CapEff /proc/self/status; awk '{print $3}' /proc/self/uid_map")
+        .run()
         .code(0);
     assert!(seen.stdout.contains("4294967295"), "privileged is the host's user namespace: {seen:?}");
     assert_eq!(seen.stderr.lines().count(), 1, "one line of warning: {}", seen.stderr);

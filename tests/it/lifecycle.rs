@@ -7,29 +7,19 @@ use std::time::Instant;
 fn created_started_stopped_started_removed() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    let id = world.ok(&[
-        "create",
-        "--network",
-        "none",
-        "--name",
-        "life",
-        image,
-        "sh",
-        "-c",
-        "echo run >> /count; cat /count | wc -l; exec sleep 600",
-    ]);
+    world.busybox();
+    let id = world.container("life").sh("echo run >> /count; cat /count | wc -l; exec sleep 600").create();
     assert_eq!((id.len(), world.inspect("life", "{{.State.Status}}").as_str()), (64, "created"));
     assert_eq!(world.ok(&["start", "life"]), "life");
     assert_eq!(world.inspect("life", "{{.State.Status}} {{.State.Running}}"), "running true");
     world.bulkhead(&["rm", "life"]).fails(1, &["life", "running"]);
-    wait_for("the first start's line", 10, || (world.ok(&["logs", "life"]) == "1").then_some(()));
+    world.wait_said("life", "1", 1);
     assert_eq!(world.ok(&["stop", "-t", "0", "life"]), "life");
     assert_eq!(world.inspect("life", "{{.State.Status}} {{.State.ExitCode}}"), "exited 137");
     world.ok(&["start", "life"]);
-    wait_for("the second start's line", 10, || world.ok(&["logs", "life"]).ends_with("\n2").then_some(()));
+    world.wait_said("life", "2", 1);
     world.ok(&["restart", "-t", "0", "life"]);
-    wait_for("the third start's line", 10, || world.ok(&["logs", "life"]).ends_with("\n3").then_some(()));
+    world.wait_said("life", "3", 1);
     world.ok(&["rm", "-f", "life"]);
     assert_eq!(world.ok(&["ps", "-aq"]), "");
 }
@@ -38,12 +28,12 @@ fn created_started_stopped_started_removed() {
 fn wait_prints_the_code_and_several_names_work_at_once() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&["run", "-d", "--network", "none", "--name", "w1", image, "sh", "-c", "exit 3"]);
-    world.ok(&["run", "-d", "--network", "none", "--name", "w2", image, "sh", "-c", "exit 4"]);
+    world.busybox();
+    world.container("w1").sh("exit 3").start();
+    world.container("w2").sh("exit 4").start();
     assert_eq!(world.ok(&["wait", "w1", "w2"]), "3\n4");
     assert_eq!(world.ok(&["rm", "w1", "w2"]), "w1\nw2");
-    let partly = world.ok(&["run", "-d", "--network", "none", image, "true"]);
+    let partly = world.nameless().program(&["true"]).start();
     world.ok(&["wait", &partly]);
     let seen = world.bulkhead(&["rm", "nobody", &partly]);
     assert_eq!((seen.code, seen.stdout.trim()), (1, partly.as_str()), "the others are removed all the same");
@@ -55,8 +45,8 @@ fn wait_prints_the_code_and_several_names_work_at_once() {
 fn a_process_one_that_ignores_term_is_noticed_and_said() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&["run", "-d", "--network", "none", "--name", "deaf", image, "sleep", "600"]);
+    world.busybox();
+    world.container("deaf").idle().start();
     let started = Instant::now();
     let seen = world.bulkhead(&["stop", "-t", "1", "deaf"]).code(0);
     assert!(started.elapsed().as_secs() < 8, "took {:?}", started.elapsed());
@@ -71,10 +61,10 @@ fn a_process_one_that_ignores_term_is_noticed_and_said() {
 fn several_that_do_not_heed_a_stop_take_their_time_together() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     let names = ["deaf1", "deaf2", "deaf3"];
     for name in names {
-        world.ok(&["run", "-d", "--network", "none", "--name", name, image, "sleep", "600"]);
+        world.container(name).idle().start();
     }
     let started = Instant::now();
     let seen = world.bulkhead(&["stop", "-t", "4", "deaf1", "nobody", "deaf2", "deaf3"]).code(1);
@@ -87,14 +77,14 @@ fn several_that_do_not_heed_a_stop_take_their_time_together() {
 fn kill_sends_what_it_is_told() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     let script = "trap 'echo usr1' USR1; echo ready; while :; do sleep 0.05; done";
-    world.ok(&["run", "-d", "--network", "none", "--name", "killed", image, "sh", "-c", script]);
-    wait_for("ready", 10, || world.ok(&["logs", "killed"]).contains("ready").then_some(()));
+    world.container("killed").sh(script).start();
+    world.wait_said("killed", "ready", 1);
     for signal in ["USR1", "SIGUSR1", "10"] {
         let before = world.ok(&["logs", "killed"]).matches("usr1").count();
         assert_eq!(world.ok(&["kill", "-s", signal, "killed"]), "killed");
-        wait_for("the signal", 10, || (world.ok(&["logs", "killed"]).matches("usr1").count() > before).then_some(()));
+        world.wait_said("killed", "usr1", before + 1);
     }
     world.ok(&["kill", "killed"]);
     world.wait_status("killed", "exited");
@@ -106,9 +96,9 @@ fn kill_sends_what_it_is_told() {
 fn ps_has_dockers_columns_filters_and_formats() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    let id = world.ok(&["run", "-d", "--network", "none", "--name", "up", "--label", "team=a", image, "sleep", "600"]);
-    world.ok(&["run", "-d", "--network", "none", "--name", "over", image, "sh", "-c", "exit 3"]);
+    world.busybox();
+    let id = world.container("up").with(&["--label", "team=a"]).idle().start();
+    world.container("over").sh("exit 3").start();
     world.wait_status("over", "exited");
     let table = world.ok(&["ps", "-a"]);
     let header: Vec<&str> =
@@ -148,10 +138,10 @@ fn ps_has_dockers_columns_filters_and_formats() {
 fn prune_keeps_what_runs_and_what_filters_spare() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&["run", "-d", "--network", "none", "--name", "up", image, "sleep", "600"]);
+    world.busybox();
+    world.container("up").idle().start();
     for (name, label) in [("old", "keep=no"), ("kept", "keep=yes"), ("bare", "other")] {
-        world.ok(&["run", "--network", "none", "--name", name, "--label", label, image, "sh", "-c", "echo 12345 > /f"]);
+        world.container(name).with(&["--label", label]).sh("echo 12345 > /f").run().ok();
     }
     let names = || world.ok(&["ps", "-a", "--format", "{{.Names}}"]);
     world.bulkhead(&["container", "prune", "-f", "--filter", "colour=red"]).fails(125, &["colour", "until"]);
@@ -169,9 +159,8 @@ fn prune_keeps_what_runs_and_what_filters_spare() {
 fn a_container_between_two_runs_says_that_it_restarts() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    let start = ["run", "-d", "--network", "none", "--name", "again", "--restart", "always", image];
-    world.ok(&[&start[..], &["sh", "-c", "exit 1"]].concat());
+    world.busybox();
+    world.container("again").with(&["--restart", "always"]).sh("exit 1").start();
     // The waits double: after a few runs it is between two for seconds.
     wait_for("a long wait", 60, || {
         (world.inspect("again", "{{.RestartCount}}").parse::<u32>().unwrap() >= 5).then_some(())
@@ -188,24 +177,8 @@ fn a_container_between_two_runs_says_that_it_restarts() {
 fn inspect_takes_go_templates() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "seen",
-        "-e",
-        "A=1",
-        "-e",
-        "B=2",
-        "--label",
-        "k=v",
-        image,
-        "sleep",
-        "600",
-    ]);
+    world.busybox();
+    world.container("seen").with(&["-e", "A=1", "-e", "B=2", "--label", "k=v"]).idle().start();
     assert_eq!(world.inspect("seen", "{{json .Config.Cmd}}"), r#"["sleep","600"]"#);
     assert_eq!(world.inspect("seen", "{{index .Config.Labels \"k\"}}"), "v");
     assert_eq!(
@@ -229,39 +202,13 @@ fn inspect_takes_go_templates() {
 fn restart_policies_are_obeyed() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "again",
-        "--restart",
-        "on-failure:2",
-        image,
-        "sh",
-        "-c",
-        "echo go; exit 1",
-    ]);
-    wait_for("three starts in all", 30, || (world.ok(&["logs", "again"]).matches("go").count() == 3).then_some(()));
+    world.busybox();
+    world.container("again").with(&["--restart", "on-failure:2"]).sh("echo go; exit 1").start();
+    world.wait_said("again", "go", 3);
     world.wait_status("again", "exited");
     assert_eq!(world.inspect("again", "{{.RestartCount}}"), "2");
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "always",
-        "--restart",
-        "always",
-        image,
-        "sh",
-        "-c",
-        "echo go; sleep 0.1",
-    ]);
-    wait_for("a restart", 30, || (world.ok(&["logs", "always"]).matches("go").count() >= 2).then_some(()));
+    world.container("always").with(&["--restart", "always"]).sh("echo go; sleep 0.1").start();
+    world.wait_said("always", "go", 2);
     world.ok(&["stop", "-t", "0", "always"]);
     assert_eq!(world.inspect("always", "{{.State.Status}}"), "exited", "a stopped container stays stopped");
 }
@@ -270,11 +217,10 @@ fn restart_policies_are_obeyed() {
 fn unless_stopped_goes_on_until_it_is_stopped_by_hand() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     let script = "echo go; test -f /second && exec sleep 600; touch /second; exit 3";
-    let start = ["run", "-d", "--network", "none", "--name", "again", "--restart", "unless-stopped", image];
-    world.ok(&[&start[..], &["sh", "-c", script]].concat());
-    wait_for("the second start", 30, || (world.ok(&["logs", "again"]).matches("go").count() == 2).then_some(()));
+    world.container("again").with(&["--restart", "unless-stopped"]).sh(script).start();
+    world.wait_said("again", "go", 2);
     world.wait_status("again", "running");
     world.ok(&["kill", "again"]);
     world.wait_status("again", "exited");
@@ -290,7 +236,7 @@ fn signals_reach_the_container_unless_told_otherwise() {
     let interrupted = |name: &str, flags: &[&str]| {
         let line = [&["run", "--network", "none", "--name", name][..], flags, &[image, "sh", "-c", script]].concat();
         let child = world.spawn(&line);
-        wait_for("ready", 10, || world.bulkhead(&["logs", name]).stdout.contains("ready").then_some(()));
+        world.wait_said(name, "ready", 1);
         host("kill", &["-INT", &child.id().to_string()]).ok();
         let output = child.wait_with_output().unwrap();
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
@@ -326,20 +272,8 @@ fn output_that_cannot_be_written_is_said_and_a_reader_that_left_is_not() {
 fn attach_shows_what_is_said_from_now_on() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "-i",
-        "--network",
-        "none",
-        "--name",
-        "talker",
-        image,
-        "sh",
-        "-c",
-        "while read line; do echo got $line; done",
-    ]);
+    world.busybox();
+    world.container("talker").with(&["-i"]).sh("while read line; do echo got $line; done").start();
     let seen = world.bulkhead_with(&["attach", "talker"], Some(b"one\ntwo\n")).code(0);
     assert_eq!(seen.stdout, "got one\ngot two\n");
 }
@@ -348,7 +282,7 @@ fn attach_shows_what_is_said_from_now_on() {
 fn health_is_shown_and_checks_stand_under_the_same_walls() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     let flags = [
         "--health-cmd",
         "grep -q '^Seccomp:.2' /proc/self/status && kill -0 1 && echo from-check >/proc/1/fd/1 && test -f /ok",
@@ -357,10 +291,7 @@ fn health_is_shown_and_checks_stand_under_the_same_walls() {
         "--health-retries",
         "2",
     ];
-    let mut arguments = vec!["run", "-d", "--network", "none", "--name", "checked"];
-    arguments.extend(flags);
-    arguments.extend([image, "sh", "-c", "touch /ok; exec sleep 600"]);
-    world.ok(&arguments);
+    world.container("checked").with(&flags).sh("touch /ok; exec sleep 600").start();
     wait_for("healthy", 20, || (world.inspect("checked", "{{.State.Health.Status}}") == "healthy").then_some(()));
     assert!(world.ok(&["ps", "--format", "{{.Status}}"]).contains("(healthy)"));
     assert!(world.ok(&["logs", "checked"]).contains("from-check"), "a check reaches the first process's stdout");

@@ -1,15 +1,15 @@
 //! `logs`: both streams in order, following, selecting, rotating.
 
-use crate::support::{World, requires, wait_for};
+use crate::support::{World, requires};
 
 #[test]
 fn order_of_both_streams_is_kept() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     // Two pipes have no common order by themselves; what is said one after the other, even shortly, keeps it.
     let script = "for i in 1 2 3 4 5; do echo out$i; sleep 0.05; echo err$i >&2; sleep 0.05; done";
-    world.ok(&["run", "--network", "none", "--name", "lines", image, "sh", "-c", script]);
+    world.container("lines").sh(script).run().ok();
     let seen = world.bulkhead(&["logs", "lines"]).code(0);
     assert_eq!((seen.stdout.lines().count(), seen.stderr.lines().count()), (5, 5), "two streams stay two streams");
     let mut command = world.command(&["logs", "lines"]);
@@ -25,18 +25,8 @@ fn order_of_both_streams_is_kept() {
 fn tail_times_since_and_until() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "--network",
-        "none",
-        "--name",
-        "lines",
-        image,
-        "sh",
-        "-c",
-        "echo a; echo b; echo c; printf no-newline",
-    ]);
+    world.busybox();
+    world.container("lines").sh("echo a; echo b; echo c; printf no-newline").run().ok();
     assert_eq!(world.ok(&["logs", "--tail", "2", "lines"]), "c\nno-newline");
     assert_eq!(world.ok(&["logs", "--tail", "0", "lines"]), "");
     assert_eq!(world.ok(&["logs", "--tail", "all", "lines"]), "a\nb\nc\nno-newline");
@@ -54,25 +44,14 @@ fn tail_times_since_and_until() {
 fn follow_ends_with_the_container_and_with_an_interrupt() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "first",
-        image,
-        "sh",
-        "-c",
-        "echo first; until test -f /go; do sleep 0.05; done; echo last",
-    ]);
+    world.busybox();
+    world.container("first").sh("echo first; until test -f /go; do sleep 0.05; done; echo last").start();
     let following = world.spawn(&["logs", "-f", "first"]);
-    wait_for("the first line", 10, || world.ok(&["logs", "first"]).contains("first").then_some(()));
+    world.wait_said("first", "first", 1);
     world.ok(&["exec", "first", "touch", "/go"]);
     let output = following.wait_with_output().unwrap();
     assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), b"first\nlast\n".as_slice()));
-    world.ok(&["run", "-d", "--network", "none", "--name", "second", image, "sleep", "600"]);
+    world.container("second").idle().start();
     let mut following = world.spawn(&["logs", "-f", "second"]);
     crate::support::host("kill", &["-INT", &following.id().to_string()]).ok();
     following.wait().unwrap();
@@ -83,19 +62,8 @@ fn follow_ends_with_the_container_and_with_an_interrupt() {
 fn logs_are_capped_without_being_asked() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    world.ok(&[
-        "run",
-        "-d",
-        "--network",
-        "none",
-        "--name",
-        "big",
-        image,
-        "sh",
-        "-c",
-        "yes 0123456789012345678901234567890123456789 | head -n 2000000; echo the end",
-    ]);
+    world.busybox();
+    world.container("big").sh("yes 0123456789012345678901234567890123456789 | head -n 2000000; echo the end").start();
     assert_eq!(world.ok(&["wait", "big"]), "0");
     assert_eq!(world.ok(&["logs", "--tail", "1", "big"]), "the end");
     let id = world.inspect("big", "{{.Id}}");

@@ -9,13 +9,11 @@ fn exit_codes_are_those_people_know() {
     let world = World::new();
     let image = world.busybox();
     for (script, code) in [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -9 $$", 137)] {
-        world
-            .bulkhead(&["run", "--rm", "--network", "none", image, "sh", "-c", &format!("sh -c '{script}'; exit $?")])
-            .code(code);
+        world.throwaway().sh(&format!("sh -c '{script}'; exit $?")).run().code(code);
     }
-    world.bulkhead(&["run", "--rm", "--network", "none", image, "no-such-program"]).fails(127, &["no-such-program"]);
-    world.bulkhead(&["run", "--rm", "--network", "none", image, "/etc/passwd"]).fails(126, &["/etc/passwd"]);
-    world.bulkhead(&["run", "--rm", "--network", "none", image, "/etc"]).fails(126, &["/etc"]);
+    world.throwaway().program(&["no-such-program"]).run().fails(127, &["no-such-program"]);
+    world.throwaway().program(&["/etc/passwd"]).run().fails(126, &["/etc/passwd"]);
+    world.throwaway().program(&["/etc"]).run().fails(126, &["/etc"]);
     world.bulkhead(&["run", "--rm", "--no-such-flag", image]).fails(125, &["--no-such-flag"]);
     world.bulkhead(&["run", "--rm", "no-such-image:1"]).fails(125, &["no-such-image:1"]);
     world.bulkhead(&["no-such-verb"]).fails(1, &["no-such-verb"]);
@@ -27,8 +25,7 @@ fn stdout_and_stderr_stay_two_streams_and_stdin_arrives() {
     requires!(root);
     let world = World::new();
     let image = world.busybox();
-    let seen =
-        world.bulkhead(&["run", "--rm", "--network", "none", image, "sh", "-c", "echo out; echo err >&2"]).code(0);
+    let seen = world.throwaway().sh("echo out; echo err >&2").run().code(0);
     assert_eq!((seen.stdout.as_str(), seen.stderr.as_str()), ("out\n", "err\n"));
     let big = "0123456789abcdef".repeat(64 * 1024);
     let seen =
@@ -76,7 +73,7 @@ fn environment_comes_from_image_file_and_flags_in_that_order() {
 fn users_take_every_form_of_the_image_specification() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     let cases = [
         ("daemon", "uid=1(daemon) gid=1(daemon)"),
         ("1", "uid=1(daemon) gid=1(daemon)"),
@@ -87,10 +84,10 @@ fn users_take_every_form_of_the_image_specification() {
         ("0", "uid=0(root) gid=0(root)"),
     ];
     for (user, expected) in cases {
-        let seen = world.ok(&["run", "--rm", "--network", "none", "-u", user, image, "id"]);
+        let seen = world.throwaway().with(&["-u", user]).program(&["id"]).run().ok();
         assert!(seen.starts_with(expected), "-u {user}: {seen}");
     }
-    let groups = world.ok(&["run", "--rm", "--network", "none", "-u", "daemon", image, "id", "-G"]);
+    let groups = world.throwaway().with(&["-u", "daemon"]).program(&["id", "-G"]).run().ok();
     assert!(groups.split(' ').any(|group| group == "100"), "supplementary groups of the image apply: {groups}");
     for (user, word) in [
         ("nobody-here", "nobody-here"),
@@ -99,7 +96,7 @@ fn users_take_every_form_of_the_image_specification() {
         ("65536", "65536"),
         ("4294967296", "4294967296"),
     ] {
-        world.bulkhead(&["run", "--rm", "--network", "none", "-u", user, image, "id"]).fails(125, &[word]);
+        world.throwaway().with(&["-u", user]).program(&["id"]).run().fails(125, &[word]);
     }
 }
 
@@ -107,23 +104,23 @@ fn users_take_every_form_of_the_image_specification() {
 fn working_directory_is_made_and_entrypoint_replaced() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "-w", "/new/deep", image, "pwd"]), "/new/deep");
-    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "--entrypoint", "echo", image, "a", "b"]), "a b");
-    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "--hostname", "box", image, "hostname"]), "box");
+    world.busybox();
+    assert_eq!(world.throwaway().with(&["-w", "/new/deep"]).program(&["pwd"]).run().ok(), "/new/deep");
+    assert_eq!(world.throwaway().with(&["--entrypoint", "echo"]).program(&["a", "b"]).run().ok(), "a b");
+    assert_eq!(world.throwaway().with(&["--hostname", "box"]).program(&["hostname"]).run().ok(), "box");
 }
 
 #[test]
 fn detached_prints_the_id_and_prefixes_find_it() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    let id = world.ok(&["run", "-d", "--network", "none", "--name", "one", image, "sleep", "600"]);
+    world.busybox();
+    let id = world.container("one").idle().start();
     assert_eq!(id.len(), 64);
     assert_eq!(world.ok(&["ps", "-q"]), id[..12]);
     assert_eq!(world.inspect(&id[..4], "{{.Name}}"), "/one");
-    world.bulkhead(&["run", "-d", "--network", "none", "--name", "one", image, "true"]).fails(125, &["one", "in use"]);
-    world.bulkhead(&["run", "-d", "--network", "none", "--name", "bad name", image, "true"]).fails(125, &["bad name"]);
+    world.container("one").program(&["true"]).begin().fails(125, &["one", "in use"]);
+    world.container("bad name").program(&["true"]).begin().fails(125, &["bad name"]);
     assert_eq!(world.ok(&["rm", "-f", "one"]), "one");
     world.bulkhead(&["inspect", "one"]).fails(1, &["one"]);
 }
@@ -132,11 +129,11 @@ fn detached_prints_the_id_and_prefixes_find_it() {
 fn removed_with_rm_whatever_the_end() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
+    world.busybox();
     for script in ["true", "exit 3", "kill -9 1; sleep 0.01"] {
-        world.bulkhead(&["run", "--rm", "--network", "none", image, "sh", "-c", script]);
+        world.throwaway().sh(script).run();
     }
-    let id = world.ok(&["run", "-d", "--rm", "--network", "none", image, "sleep", "600"]);
+    let id = world.throwaway().idle().start();
     world.ok(&["stop", "-t", "0", &id]);
     wait_for("the container to be gone", 10, || world.ok(&["ps", "-aq"]).is_empty().then_some(()));
 }
@@ -148,7 +145,7 @@ fn signals_of_the_foreground_reach_the_program() {
     let image = world.busybox();
     let script = "trap 'echo got; exit 9' TERM; echo ready; while :; do sleep 0.05; done";
     let mut child = world.spawn(&["run", "--rm", "--network", "none", "--name", "sig", image, "sh", "-c", script]);
-    wait_for("the program to be ready", 20, || world.bulkhead(&["logs", "sig"]).stdout.contains("ready").then_some(()));
+    world.wait_said("sig", "ready", 1);
     crate::support::host("kill", &["-TERM", &child.id().to_string()]).ok();
     let status = child.wait().unwrap();
     assert_eq!(status.code(), Some(9));
@@ -177,11 +174,10 @@ fn killing_the_command_line_leaves_the_container_running() {
 fn a_terminal_is_a_terminal() {
     requires!(root);
     let world = World::new();
-    let image = world.busybox();
-    let seen =
-        world.ok(&["run", "--rm", "-t", "--network", "none", image, "sh", "-c", "test -t 1 && tty && echo line"]);
+    world.busybox();
+    let seen = world.throwaway().with(&["-t"]).sh("test -t 1 && tty && echo line").run().ok();
     assert!(seen.contains("/dev/pts/0") && seen.contains("line\r"), "{seen:?}");
-    world.bulkhead(&["run", "--rm", "-it", "--network", "none", image, "sh"]).fails(1, &["not a TTY"]);
+    world.throwaway().with(&["-it"]).program(&["sh"]).run().fails(1, &["not a TTY"]);
 }
 
 #[test]
@@ -206,13 +202,10 @@ fn limits_and_tuning_reach_the_kernel() {
         "Cpus_allowed_list:0"
     );
     assert!(!run(&["--init"], "cat /proc/1/comm").contains("sh"), "with --init process 1 is ours");
-    world
-        .bulkhead(&["run", "--rm", "--network", "none", "--memory", "32m", image, "sh", "-c", "tail -c 200m /dev/zero"])
-        .code(137);
+    world.throwaway().with(&["--memory", "32m"]).sh("tail -c 200m /dev/zero").run().code(137);
     let forks = run(&["--pids-limit", "8"], "(for i in 1 2 3 4 5 6 7 8 9 10 11 12; do sleep 1 & done) 2>&1; true");
     assert!(forks.contains("fork") || forks.contains("unavailable"), "the ninth process is refused: {forks}");
-    let refused =
-        world.bulkhead(&["run", "--rm", "--network", "none", "--sysctl", "kernel.core_pattern=|/x", image, "true"]);
+    let refused = world.throwaway().with(&["--sysctl", "kernel.core_pattern=|/x"]).program(&["true"]).run();
     refused.fails(125, &["kernel.core_pattern"]);
 }
 

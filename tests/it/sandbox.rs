@@ -70,7 +70,7 @@ impl Box {
         Self { dir, base: 0x7000_0000 + slot * 65536 }
     }
 
-    fn path(&self, part: &str) -> PathBuf {
+    pub(crate) fn path(&self, part: &str) -> PathBuf {
         self.dir.path().join(part)
     }
 

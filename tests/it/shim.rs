@@ -1,8 +1,7 @@
 //! Shims around real sandboxes: what plain processes cannot show.
 
-use bulkhead::base::ContainerId;
-use bulkhead::sandbox::*;
-use bulkhead::security::{CapabilitySet, Hardening, Level};
+use crate::sandbox::Box;
+use bulkhead::sandbox::Root;
 use bulkhead::shim::protocol::NetworkHandles;
 use bulkhead::shim::*;
 use std::path::PathBuf;
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 
 /// A container of busybox with a directory of its own; ended when dropped.
 struct Fixture {
-    dir: tempfile::TempDir,
+    root: Box,
     plan: ShimPlan,
 }
 
@@ -19,53 +18,10 @@ fn fixture(line: &str) -> Option<Fixture> {
         crate::support::skip(&crate::support::test_name(), &why);
         return None;
     }
-    let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    for part in ["root/bin", "root/proc", "root/etc", "upper", "work"] {
-        std::fs::create_dir_all(dir.path().join(part)).unwrap();
-    }
-    std::fs::copy("/bin/busybox", dir.path().join("root/bin/busybox")).unwrap();
-    for applet in ["sh", "sleep", "readlink", "echo", "cat", "true", "dd", "false"] {
-        std::os::unix::fs::symlink("busybox", dir.path().join("root/bin").join(applet)).unwrap();
-    }
-    let id = ContainerId::generate();
-    let slot = u32::from_str_radix(&id.as_str()[..3], 16).unwrap() % 4000;
-    let new = || Namespace::New;
-    let bundle = Bundle {
-        root: Root::Overlay {
-            store: dir.path().to_owned(),
-            lowers: vec!["root".into()],
-            upper: "upper".into(),
-            work: "work".into(),
-            volatile: true,
-        },
-        root_readonly: false,
-        userns: UserNamespace::Range { base: 0x7000_0000 + slot * 65536 },
-        namespaces: Namespaces { net: new(), pid: new(), ipc: new(), uts: new(), cgroup: new(), time: new() },
-        hostname: id.short().to_owned(),
-        domainname: String::new(),
-        process: process(line),
-        mounts: Vec::new(),
-        shm_size: 1 << 20,
-        devices: Vec::new(),
-        sysctls: Vec::new(),
-        cgroup: Cgroup {
-            path: bulkhead::sandbox::group_name(&id),
-            limits: Limits { pids: Some(64), memory: Some(64 << 20), ..Limits::default() },
-        },
-        hardening: Hardening {
-            level: Level::Default,
-            capabilities: CapabilitySet(0xa804_25fb),
-            no_new_privileges: true,
-            seccomp: None,
-            landlock: true,
-            masked_paths: Vec::new(),
-            readonly_paths: Vec::new(),
-        },
-        init: false,
-        require: Vec::new(),
-        id,
-    };
-    let at = |name: &str| dir.path().join(name);
+    let root = Box::new();
+    let mut bundle = root.bundle(&["sh", "-c", line]);
+    bundle.cgroup.limits.memory = Some(64 << 20);
+    let at = |name: &str| root.path(name);
     let plan = ShimPlan {
         bundle,
         stdin_open: false,
@@ -81,21 +37,7 @@ fn fixture(line: &str) -> Option<Fixture> {
         starter_finishes: false,
         dies_with_starter: false,
     };
-    Some(Fixture { dir, plan })
-}
-
-fn process(line: &str) -> Process {
-    Process {
-        args: ["sh", "-c", line].map(str::to_owned).to_vec(),
-        env: vec!["PATH=/bin".to_owned()],
-        cwd: String::new(),
-        user: String::new(),
-        groups: Vec::new(),
-        tty: false,
-        tty_size: None,
-        rlimits: Vec::new(),
-        oom_score_adj: 0,
-    }
+    Some(Fixture { root, plan })
 }
 
 impl Fixture {
@@ -108,7 +50,7 @@ impl Fixture {
     }
 
     fn log(&self) -> String {
-        let mut reader = LogReader::open(&self.dir.path().join("log"), LogOptions::default()).unwrap();
+        let mut reader = LogReader::open(&self.root.path("log"), LogOptions::default()).unwrap();
         let mut text = String::new();
         while let Some(entry) = reader.next().unwrap() {
             text.push_str(std::str::from_utf8(entry.bytes).unwrap());

@@ -37,7 +37,7 @@ fn named_volumes_are_made_filled_and_kept() {
     let data = world.ok(&["volume", "inspect", "--format", "{{.Mountpoint}}", "mine"]);
     let meta = std::fs::metadata(format!("{data}/file")).unwrap();
     assert_eq!((meta.uid(), meta.gid()), (1, 100), "ids on disk are the ids inside");
-    world.ok(&["create", "--network", "none", "--name", "user", "-v", "mine:/data", "busybox", "true"]);
+    world.container("user").with(&["-v", "mine:/data"]).program(&["true"]).create();
     world.bulkhead(&["volume", "rm", "mine"]).fails(1, &["mine", "in use"]);
     world.ok(&["rm", "user"]);
     assert_eq!(world.ok(&["volume", "rm", "mine", "new", "empty"]), "mine\nnew\nempty");
@@ -50,11 +50,11 @@ fn anonymous_volumes_go_with_rm_v() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    world.ok(&["create", "--network", "none", "--name", "a1", "-v", "/data", "busybox", "true"]);
+    world.container("a1").with(&["-v", "/data"]).program(&["true"]).create();
     assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
     world.ok(&["rm", "a1"]);
     assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1, "without -v it stays");
-    world.ok(&["create", "--network", "none", "--name", "b1", "-v", "/data", "busybox", "true"]);
+    world.container("b1").with(&["-v", "/data"]).program(&["true"]).create();
     world.ok(&["rm", "-v", "b1"]);
     assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
     run(&world, &["-v", "/data"], "true");
@@ -66,8 +66,8 @@ fn two_containers_share_a_volume_as_equals() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    world.ok(&["run", "-d", "--network", "none", "--name", "s1", "-v", "shared:/d", "busybox", "sleep", "600"]);
-    world.ok(&["run", "-d", "--network", "none", "--name", "s2", "-v", "shared:/d", "busybox", "sleep", "600"]);
+    world.container("s1").with(&["-v", "shared:/d"]).idle().start();
+    world.container("s2").with(&["-v", "shared:/d"]).idle().start();
     world.ok(&["exec", "s1", "sh", "-c", "echo from-one > /d/f; chown 999:999 /d/f"]);
     assert_eq!(world.ok(&["exec", "s2", "stat", "-c", "%u:%g", "/d/f"]), "999:999");
     world.ok(&["exec", "-u", "999:999", "s2", "sh", "-c", "echo from-two >> /d/f"]);
@@ -97,9 +97,7 @@ fn binds_keep_the_callers_ownership() {
     run(&world, &["-v", &format!("{}:/b", missing.display())], "touch /b/x");
     assert!(missing.join("x").exists(), "-v makes a missing source");
     let refused = format!("type=bind,source={},target=/b", world.path("nowhere").display());
-    world
-        .bulkhead(&["run", "--rm", "--network", "none", "--mount", &refused, "busybox", "true"])
-        .fails(125, &["nowhere"]);
+    world.throwaway().with(&["--mount", &refused]).program(&["true"]).run().fails(125, &["nowhere"]);
 }
 
 #[test]
@@ -119,7 +117,7 @@ fn a_file_system_that_cannot_be_mapped_is_said_with_the_way_out() {
     requires!(root);
     let world = World::new();
     world.busybox();
-    let seen = world.bulkhead(&["run", "--rm", "--network", "none", "-v", "/proc/bus:/b", "busybox", "true"]);
+    let seen = world.throwaway().with(&["-v", "/proc/bus:/b"]).program(&["true"]).run();
     let text = seen.fails(125, &["/proc/bus", "proc"]);
     assert!(text.contains("--userns"), "{text}");
 }
@@ -139,8 +137,8 @@ fn what_is_written_twice_or_nowhere_is_refused() {
         ("--mount", "type=volume,target=/x,color=red", "color"),
         ("--tmpfs", "relative", "relative"),
     ] {
-        world.bulkhead(&["run", "--rm", "--network", "none", flag, value, "busybox", "true"]).fails(125, &[word]);
+        world.throwaway().with(&[flag, value]).program(&["true"]).run().fails(125, &[word]);
     }
-    let twice = world.bulkhead(&["run", "--rm", "--network", "none", "-v", "a:/x", "-v", "b:/x", "busybox", "true"]);
+    let twice = world.throwaway().with(&["-v", "a:/x", "-v", "b:/x"]).program(&["true"]).run();
     twice.fails(125, &["/x"]);
 }
