@@ -44,7 +44,6 @@ fn is_due(policy: RestartPolicy, state: &State) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::record::created_state;
 
     #[test]
     fn policies_decide_what_a_boot_starts() {
@@ -59,7 +58,7 @@ mod tests {
             (OnFailure(0), Status::Exited, false, false),
             (No, Status::Exited, false, false),
         ] {
-            let state = State { status, stopped_by_user, ..created_state() };
+            let state = State { status, stopped_by_user, ..State::created() };
             assert_eq!(is_due(policy, &state), due, "{policy:?} {status:?} {stopped_by_user}");
         }
     }

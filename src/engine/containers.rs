@@ -1,6 +1,6 @@
 //! Looking at containers: by name, by id prefix, all of them, with the state that is true now.
 
-use super::record::{Container, ContainerRecord, created_state};
+use super::record::{Container, ContainerRecord};
 use super::remove::GONE;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
@@ -124,14 +124,14 @@ impl Engine {
     }
 
     fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
-        let lost = || State { status: Status::Running, started_at: record.created, ..created_state() };
+        let lost = || State { status: Status::Running, started_at: record.created, ..State::created() };
         match read_json(&record.state_file(&self.paths)) {
             Ok(state) => Ok(state),
             // The state of a container that is removed on exit dies with the boot; others' may be cut short by it. What
             // a start left beside the record tells that there was one.
             Err(StoreError::Form { .. }) => Ok(lost()),
             Err(error) if error.is_not_found() && self.was_started(&record.id) => Ok(lost()),
-            Err(error) if error.is_not_found() => Ok(created_state()),
+            Err(error) if error.is_not_found() => Ok(State::created()),
             Err(error) => Err(error.into()),
         }
     }

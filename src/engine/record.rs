@@ -5,7 +5,7 @@ use crate::base::{ContainerId, Digest, Timestamp};
 pub use crate::network::{NetworkRecord, PublishedPort};
 use crate::sandbox::{Limits, Process};
 use crate::security::Hardening;
-use crate::shim::{HealthPlan, LogPlan, RestartPolicy, State, Status};
+use crate::shim::{HealthPlan, LogPlan, RestartPolicy, State};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -178,24 +178,5 @@ impl ContainerRecord {
     /// When the store refuses.
     pub fn save(&self, paths: &Paths) -> Result<(), StoreError> {
         write_json(&paths.container(&self.id).join("config.json"), self, self.durability())
-    }
-}
-
-/// Returns the state of a container that was never started.
-pub(super) fn created_state() -> State {
-    State {
-        schema: SCHEMA,
-        status: Status::Created,
-        pid: 0,
-        shim_pid: 0,
-        exit_code: 0,
-        oom_killed: false,
-        error: String::new(),
-        started_at: Timestamp::NEVER,
-        finished_at: Timestamp::NEVER,
-        restart_count: 0,
-        stopped_by_user: false,
-        health: None,
-        enforced: None,
     }
 }

@@ -158,11 +158,9 @@ impl Images {
         Ok(layer)
     }
 
-    /// Makes a layer of a tar (plain or compressed) on top of `parent`: the builder's `ADD` and `commit` of containers.
-    ///
-    /// # Errors
-    /// When the archive is damaged or refused, or the store cannot be written.
-    pub fn layer_from_tar(&self, archive: &File, parent: Option<&Digest>) -> Result<Layer> {
+    /// Makes a layer of a tar (plain or compressed) on top of `parent`, which no image names yet.
+    #[cfg(test)]
+    pub(super) fn layer_from_tar(&self, archive: &File, parent: Option<&Digest>) -> Result<Layer> {
         let ingest = Ingest::begin(&self.paths)?;
         let mut head = Vec::new();
         let source = sniff(archive, &mut head)?;

@@ -3,7 +3,7 @@
 use super::archive::{Archive, blob_name};
 use super::error::{ImageError, Result};
 use super::import::Expected;
-use super::index::{Index, Layer, chain_ids};
+use super::index::{Layer, chain_ids};
 use super::ingest::Ingest;
 use super::snapshot::MAX_LAYERS;
 use super::store::{Image, Images};
@@ -132,14 +132,6 @@ impl Images {
     /// When the store cannot be written.
     pub fn hold(&self) -> Result<Hold> {
         Ok(Hold { _ingest: Ingest::begin(&self.paths)? })
-    }
-
-    /// Returns whether the store knows a name.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn has_reference(&self, reference: &Reference) -> Result<bool> {
-        Ok(Index::read(&self.paths)?.references.contains_key(&reference.to_string()))
     }
 }
 

@@ -129,6 +129,27 @@ pub struct State {
     pub enforced: Option<crate::security::Enforced>,
 }
 
+impl State {
+    /// Returns the state of a container that was never started.
+    pub fn created() -> Self {
+        Self {
+            schema: 1,
+            status: Status::Created,
+            pid: 0,
+            shim_pid: 0,
+            exit_code: 0,
+            oom_killed: false,
+            error: String::new(),
+            started_at: Timestamp::NEVER,
+            finished_at: Timestamp::NEVER,
+            restart_count: 0,
+            stopped_by_user: false,
+            health: None,
+            enforced: None,
+        }
+    }
+}
+
 /// Health of a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HealthState {

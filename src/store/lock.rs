@@ -70,19 +70,6 @@ impl FileLock {
         let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
         taken.is_ok().then_some(Self { _file: file })
     }
-
-    /// Takes the lock if it is free; `None` when somebody else holds it.
-    ///
-    /// # Errors
-    /// When the file cannot be opened or locked for another reason.
-    pub fn try_acquire(path: &Path) -> Result<Option<Self>, StoreError> {
-        let file = open(path)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Self { _file: file })),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(errno) => Err(StoreError::io("lock", path)(errno.into())),
-        }
-    }
 }
 
 /// Tells whether a living process holds the lock of this file; a file that does not exist is not locked.
@@ -102,9 +89,7 @@ mod tests {
         assert!(!is_locked(&path));
         let held = FileLock::acquire(&path).unwrap();
         assert!(is_locked(&path));
-        assert!(FileLock::try_acquire(&path).unwrap().is_none());
         drop(held);
         assert!(!is_locked(&path));
-        assert!(FileLock::try_acquire(&path).unwrap().is_some());
     }
 }

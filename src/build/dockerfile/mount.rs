@@ -241,16 +241,6 @@ impl MountText {
         Ok(mount)
     }
 
-    fn has(&self, wanted: &str) -> bool {
-        self.fields.iter().any(|(name, _)| name == wanted)
-    }
-
-    /// Tells whether `from` holds a variable, which cannot be replaced before the stages are known.
-    pub fn from_has_variable(&self) -> bool {
-        self.has("from")
-            && self.fields.iter().any(|(n, v)| n == "from" && v.as_deref().is_some_and(|v| v.contains('$')))
-    }
-
     /// Returns `from` as written.
     pub fn from(&self) -> Option<&str> {
         self.fields.iter().rev().find(|(n, _)| n == "from").and_then(|(_, v)| v.as_deref())

@@ -85,21 +85,7 @@ impl<J: Jail> Supervisor<J> {
         poller.watch(&signals, Token::Signals, EventFlags::IN).map_err(fail())?;
         let streams = Streams::new(plan.log.as_ref())?;
         let restarts = Restarts::new(plan.restart);
-        let state = State {
-            schema: 1,
-            status: Status::Created,
-            pid: 0,
-            shim_pid: std::process::id() as i32,
-            exit_code: 0,
-            oom_killed: false,
-            error: String::new(),
-            started_at: Timestamp::NEVER,
-            finished_at: Timestamp::NEVER,
-            restart_count: 0,
-            stopped_by_user: false,
-            health: None,
-            enforced: None,
-        };
+        let state = State { shim_pid: std::process::id() as i32, ..State::created() };
         Ok(Self {
             plan,
             poller,
