@@ -27,7 +27,7 @@ pub enum ContextError {
         source: io::Error,
     },
     /// There is no Dockerfile.
-    #[error("there is no Dockerfile at {0:?}; name it with -f")]
+    #[error("there is no Dockerfile at {0:?}; -f names another")]
     NoDockerfile(PathBuf),
     /// A file cannot be read.
     #[error("read {path:?}")]

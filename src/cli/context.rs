@@ -4,6 +4,7 @@ use super::error::{Failure, Outcome, exit};
 use super::terminal::stderr_has_colour;
 use crate::config::Settings;
 use crate::engine::{Engine, EngineError};
+use crate::image::ImageError;
 use crate::shim::{LaunchConn, ShimError};
 use crate::store::Paths;
 use std::cell::RefCell;
@@ -74,11 +75,41 @@ impl<'a> Context<'a> {
     }
 }
 
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
-        Self::from_error(exit::FAILED, &error)
+impl Failure {
+    /// Makes a failure from a use case's error, with the command that helps when there is one.
+    pub(super) fn of_engine(code: u8, error: &EngineError) -> Self {
+        let failure = Self::from_error(code, error);
+        match next_command(error) {
+            Some(next) => failure.hint(next),
+            None => failure,
+        }
     }
 }
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        Self::of_engine(exit::FAILED, &error)
+    }
+}
+
+/// Says what to do about an error that does not say it itself.
+fn next_command(error: &EngineError) -> Option<String> {
+    Some(match error {
+        EngineError::NoContainer(_) => "'bulkhead ps -a' lists the containers".to_owned(),
+        EngineError::NotRunning(name) => format!("'bulkhead start {name}' starts it"),
+        EngineError::Running { name, .. } => format!("'bulkhead stop {name}', or 'bulkhead rm -f {name}'"),
+        EngineError::BindSource { path } => {
+            format!("'mkdir -p {}' makes it; -v makes it by itself", path.display())
+        }
+        EngineError::VolumeInUse { users, .. } => format!("'bulkhead rm {}' gives it free", users.join(" ")),
+        EngineError::Volume(error) if error.is_not_found() => "'bulkhead volume ls' lists the volumes".to_owned(),
+        EngineError::Image(ImageError::NotFound(_)) => NO_IMAGE.to_owned(),
+        _ => return None,
+    })
+}
+
+/// What to do when there is no image of a name.
+pub(super) const NO_IMAGE: &str = "'bulkhead images' lists the images";
 
 /// Writes data to stdout.
 ///

@@ -1,11 +1,15 @@
-//! `completion` and `man`: made from the same flag tables the parser uses.
+//! `completion` and `man`: made from the same flag tables the parser uses; in bash, names are completed, too.
 
 use super::context::{Context, out};
 use super::error::{Failure, Outcome, exit};
 use super::flags::{self, Parsed, is_switch};
 use super::verbs::{NOUNS, Verb, all};
 use clap::{Arg, ArgAction, Command};
+use std::io::Write;
 use std::path::Path;
+
+/// Completes, in bash, what the parser does not know: the names of what there is.
+const NAMES_IN_BASH: &str = include_str!("names.bash");
 
 /// The verbs of this file.
 pub(super) static VERBS: &[Verb] = &[
@@ -77,14 +81,41 @@ fn completion(_: &Context<'_>, parsed: Parsed) -> Outcome {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut tree(), "bulkhead", &mut script);
     out(script)?;
+    if shell == clap_complete::Shell::Bash {
+        out(NAMES_IN_BASH)?;
+    }
     Ok(0)
 }
 
 fn manual(_: &Context<'_>, parsed: Parsed) -> Outcome {
     let directory = Path::new(&parsed.arguments[0]);
+    write_pages(directory)?;
+    Ok(0)
+}
+
+fn write_pages(directory: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(directory)?;
     clap_mangen::generate_to(tree(), directory)?;
-    Ok(0)
+    for verb in all() {
+        let arguments = verb.usage.strip_prefix(verb.name()).unwrap_or_default();
+        for name in verb.names {
+            let path = directory.join(format!("bulkhead-{}.1", name.replace(' ', "-")));
+            let page = with_usage(&std::fs::read_to_string(&path)?, name, arguments);
+            std::fs::File::create(&path)?.write_all(page.as_bytes())?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts the usage as `--help` says it in the place of a list of all flags without the arguments.
+fn with_usage(page: &str, name: &str, arguments: &str) -> String {
+    let mut lines: Vec<String> = page.lines().map(str::to_owned).collect();
+    if let Some(heading) = lines.iter().position(|line| line == ".SH SYNOPSIS")
+        && let Some(line) = lines.get_mut(heading + 1)
+    {
+        *line = format!("\\fBbulkhead {name}\\fR{arguments}").replace('-', "\\-");
+    }
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]
@@ -106,9 +137,11 @@ mod tests {
     #[test]
     fn every_verb_has_a_page() {
         let directory = tempfile::tempdir().unwrap();
-        clap_mangen::generate_to(tree(), directory.path()).unwrap();
+        write_pages(directory.path()).unwrap();
         let page = std::fs::read_to_string(directory.path().join("bulkhead-run.1")).unwrap();
         assert!(page.contains("read\\-only"), "{page}");
+        let usage = "\n.SH SYNOPSIS\n\\fBbulkhead run\\fR [OPTIONS] IMAGE [COMMAND] [ARG...]\n.SH ";
+        assert!(page.contains(usage), "{page}");
         assert!(directory.path().join("bulkhead-container-ls.1").exists());
     }
 }

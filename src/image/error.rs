@@ -54,7 +54,7 @@ pub enum ImageError {
     },
     /// The archive is neither a docker-archive nor an OCI layout.
     #[error(
-        "archive holds no image: neither manifest.json nor index.json was found; a root file system is taken in with `import`"
+        "archive holds no image: neither manifest.json nor index.json was found; a root file system is taken in with 'bulkhead import'"
     )]
     NotAnImage,
     /// The archive names a file it does not hold.

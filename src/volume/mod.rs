@@ -56,6 +56,13 @@ pub enum VolumeError {
     Store(#[from] StoreError),
 }
 
+impl VolumeError {
+    /// Tells whether there is no volume of that name.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::NotFound(_))
+    }
+}
+
 /// All volumes.
 pub struct Volumes<'a> {
     paths: &'a Paths,

@@ -19,6 +19,7 @@ mod network;
 mod oracle;
 mod ports;
 mod races;
+mod readme;
 mod run;
 mod sandbox;
 mod servers;

@@ -50,7 +50,7 @@ fn refused(error: &EngineError) -> Failure {
         EngineError::Start { .. } | EngineError::Merge(_) => error.exit_code().max(126),
         _ => exit::FAILED,
     };
-    Failure::from_error(code, error)
+    Failure::of_engine(code, error)
 }
 
 /// `exec`.

@@ -22,14 +22,22 @@ pub(super) fn stop_verb_flags(command: Command) -> Command {
 
 /// Flags of `stop` and `restart`.
 pub(super) fn stop_flags(command: Command) -> Command {
-    command.arg(value("signal", "string", "Signal to send to the container").short('s')).arg(
-        value("timeout", "int", "Seconds to wait before killing the container (-1: for ever)").short('t').alias("time"),
-    )
+    command
+        .arg(value("signal", "string", "Signal to send first (default: the container's stop signal)").short('s'))
+        .arg(
+            value(
+                "timeout",
+                "int",
+                "Seconds to wait before killing the container (default: the container's, 10; -1: for ever)",
+            )
+            .short('t')
+            .alias("time"),
+        )
 }
 
 /// Flags of `kill`.
 pub(super) fn kill_flags(command: Command) -> Command {
-    command.arg(value("signal", "string", "Signal to send to the container").short('s'))
+    command.arg(value("signal", "string", "Signal to send to the container (default KILL)").short('s'))
 }
 
 /// Flags of `rm`.
@@ -127,9 +135,6 @@ pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
         match removed {
             // What is not there is removed already; Docker says so and goes on.
             Err(error @ EngineError::NoContainer(_)) if force => talk(format!("{error}\n")),
-            Err(error @ EngineError::Running { .. }) => {
-                return Err(Failure::from(error).hint(format!("bulkhead stop {name}, or bulkhead rm -f {name}")));
-            }
             other => {
                 other?;
                 out(format!("{name}\n"))?;

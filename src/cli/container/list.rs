@@ -124,13 +124,14 @@ pub(in crate::cli) fn inspect_kinds(context: &Context<'_>, parsed: &Parsed, kind
             Some(object) => objects.push(object),
             None => {
                 code = exit::FAILED;
-                complain(&Failure::failed(match kinds {
-                    ["container"] => format!("No such container: {name}"),
-                    ["image"] => format!("No such image: {name}"),
-                    ["volume"] => format!("get {name}: no such volume"),
-                    ["network"] => format!("network {name} not found"),
-                    _ => format!("No such object: {name}"),
-                }));
+                let (said, lists) = match kinds {
+                    ["container"] => (format!("No such container: {name}"), "'bulkhead ps -a'"),
+                    ["image"] => (format!("No such image: {name}"), "'bulkhead images'"),
+                    ["volume"] => (format!("get {name}: no such volume"), "'bulkhead volume ls'"),
+                    ["network"] => (format!("network {name} not found"), "'bulkhead network ls'"),
+                    _ => (format!("No such object: {name}"), "'bulkhead ps -a', 'images', 'volume ls' or 'network ls'"),
+                };
+                complain(&Failure::failed(said).hint(format!("{lists} lists what there is")));
             }
         }
     }

@@ -101,7 +101,7 @@ pub(super) fn require_terminal(stdin: bool, tty: bool) -> Result<(), Failure> {
 
 /// Turns an engine's failure into one of `run`: 125, or 126 and 127 for the program itself.
 fn of_run(error: &EngineError) -> Failure {
-    Failure::from_error(error.exit_code(), error)
+    Failure::of_engine(error.exit_code(), error)
 }
 
 /// Finds the image most like a mistyped one.

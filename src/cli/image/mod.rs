@@ -4,7 +4,7 @@ mod list;
 mod transfer;
 
 use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
-use super::context::{Context, each, out, talk};
+use super::context::{Context, NO_IMAGE, each, out, talk};
 use super::error::{Failure, Outcome, exit};
 use super::flags::{Parsed, switch};
 use super::verbs::{ANY, Verb, verb};
@@ -87,7 +87,11 @@ pub(super) static VERBS: &[Verb] = &[
 
 impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
-        Self::from_error(exit::FAILED, &error)
+        let failure = Self::from_error(exit::FAILED, &error);
+        match error {
+            ImageError::NotFound(_) => failure.hint(NO_IMAGE),
+            _ => failure,
+        }
     }
 }
 
