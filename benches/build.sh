@@ -49,5 +49,5 @@ for kind in small large; do
     case $name in docker | buildkit) for k in cold cached changed; do extra+=(--group "$name/$k=dockerd"); done ;; esac
   done
   runners+=("stat-all=find $scratch/context-$kind -type f -size -1c" "cp-a=cp -a $scratch/context-$kind $scratch/x{i}") extra+=(--after "cp-a=rm -rf $scratch/x{i}")
-  race --title "build, $kind files, 200 MB" --reference cp-a -n "${ROUNDS:-3}" --warmup 1 --keep 1 "${runners[@]}" "${extra[@]}"
+  race --title "build, $kind files, 200 MB" --reference cp-a -n "${ROUNDS:-3}" --warmup "${WARMUP:-1}" --keep 1 ${VERBOSE:+-v} "${runners[@]}" "${extra[@]}"
 done

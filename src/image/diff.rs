@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 /// Bytes read at once.
 const CHUNK: usize = 1 << 20;
@@ -174,6 +174,10 @@ impl<'a> Walk<'a> {
                 let size = stat.st_size as u64;
                 self.header(path, b"", Kind::File, stat, &xattrs(&file)?)?;
                 self.size = self.size.saturating_add(size);
+                // The layer stays where it is, and the disk takes it while it is hashed.
+                if size >= tree::EARLY && self.writer.out.split.is_some() {
+                    tree::write_back(file.as_fd(), 0, size)?;
+                }
                 self.writer.out.content(path, &mut file, size, &mut self.buffer)
             }
             FileType::Directory => {
@@ -241,7 +245,7 @@ fn is_opaque(directory: &OwnedFd) -> bool {
 }
 
 /// Reads the attributes that belong into an image, by name.
-fn xattrs(file: &impl std::os::fd::AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
+fn xattrs(file: &impl AsFd) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut names = vec![0; 4096];
     let length = loop {
         match flistxattr(file, &mut names[..]) {

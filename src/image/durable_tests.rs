@@ -1,10 +1,19 @@
 //! What a power cut leaves, played: records of another boot, files without content.
 
 use super::testing::{Archive, Store, file};
-use super::{Images, Layer};
+use super::{Images, Layer, diff};
+use crate::sys::writeback::dirty_pages;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use std::io::Write;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 const CONTENT: &[u8] = b"the whole content";
+/// Number of a file system without a disk (*statfs(2)*).
+const TMPFS: u64 = 0x0102_1994;
+/// How often a thing is tried that another test's sync may hide.
+const ROUNDS: u8 = 8;
 
 fn archive() -> Vec<u8> {
     Archive::new().file("file", CONTENT).finish()
@@ -118,4 +127,43 @@ fn a_damaged_document_is_written_again() {
     cut(&store.paths.blob(&image.id));
     store.images.create_image(serde_json::from_slice(&config).unwrap(), &image.layers, &[]).unwrap();
     assert_eq!(store.images.blob(&image.id).unwrap(), config);
+}
+
+/// The file `large` below a directory must be on its way to the disk, though nobody has synced it.
+fn begun(directory: BorrowedFd<'_>) {
+    let large = rustix::fs::openat(directory, "large", OFlags::RDONLY, Mode::empty()).unwrap();
+    if rustix::fs::fstatfs(&large).unwrap().f_type as u64 == TMPFS {
+        return crate::tests::skip("the temporary directory has no disk");
+    }
+    match dirty_pages(large.as_fd()) {
+        Err(Errno::NOSYS) => crate::tests::skip("needs Linux 6.5 (cachestat)"),
+        dirty => assert_eq!(dirty, Ok(0)),
+    }
+}
+
+#[test]
+fn what_is_unpacked_is_on_its_way_to_the_disk_before_it_is_synced() {
+    if !crate::tests::root() {
+        return;
+    }
+    let store = Store::new();
+    let archive = Archive::new().file("large", &[7; 1 << 20]).finish();
+    for _ in 0..ROUNDS {
+        begun(store.images.extract(&file(&archive)).unwrap().root());
+    }
+}
+
+#[test]
+fn what_a_step_wrote_is_on_its_way_to_the_disk_before_it_is_synced() {
+    if !crate::tests::root() {
+        return;
+    }
+    let store = Store::new();
+    for round in 0..ROUNDS {
+        let active = store.images.snapshots().prepare("step", []).unwrap();
+        let mut large = std::fs::File::create(active.store.join(&active.upper).join("large")).unwrap();
+        large.write_all(&[round; 1 << 20]).unwrap();
+        let layer = store.images.commit_layer("step", &diff::Options::default()).unwrap();
+        begun(std::fs::File::open(directory(&store, &layer).join("fs")).unwrap().as_fd());
+    }
 }

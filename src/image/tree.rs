@@ -1,6 +1,7 @@
-//! Walks trees whose content nobody vouches for: by descriptor, inside their root, at any depth.
+//! Walks trees whose content nobody vouches for: by descriptor, inside their root, at any depth; sends them to the disk early.
 
 use crate::sys::fault::{self, Point};
+use crate::sys::writeback::start_writeback;
 use rustix::fs::{
     AtFlags, FileType, Mode, OFlags, RawDir, ResolveFlags, fstat, openat, openat2, renameat, statat, unlinkat,
 };
@@ -14,6 +15,18 @@ const MAX_DEPTH: usize = 24;
 
 /// Tries after which an open that always meets a rename elsewhere is given up.
 const MAX_TRIES: usize = 10_000;
+
+/// Files of at least so many bytes go to the disk as soon as they are complete; the many small ones go in one sweep at the end.
+pub(super) const EARLY: u64 = 64 << 10;
+
+/// Starts writing a part of a file to the disk, so that what the sync before the image's record waits for is mostly there. A
+/// file system that cannot do so does it all at the end.
+pub(super) fn write_back(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<(), Errno> {
+    match start_writeback(file, from, to.saturating_sub(from)) {
+        Err(errno @ (Errno::IO | Errno::NOSPC | Errno::DQUOT)) => Err(errno),
+        _ => Ok(()),
+    }
+}
 
 /// Opens a path below a directory as if that were the root; the empty path is the directory itself.
 ///

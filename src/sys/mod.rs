@@ -17,6 +17,7 @@ pub mod process;
 pub mod seccomp;
 pub mod socket;
 pub mod worker;
+pub mod writeback;
 
 pub use landlock::landlock_abi;
 pub use process::require_single_thread;

@@ -21,6 +21,9 @@ const AUFS: &[u8] = b".wh..wh.";
 /// The mark of a directory that hides what lies below it.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
+/// Bytes of one file after which it begins to go.
+const EARLY_STEP: u64 = 8 << 20;
+
 /// Why an archive is refused.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Refusal {
@@ -240,6 +243,7 @@ impl<R: Read, W: Write> Extractor<R, W> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.make(entry, name, "make file", |parent| openat(parent, name, flags, Mode::from(0o600)))?;
         let whole = [(0, entry.size)];
+        let mut begun = 0;
         for (offset, length) in entry.sparse.as_deref().unwrap_or(&whole) {
             self.reader.sink.content(path, *offset, *length).map_err(TarError::Sink)?;
             let (mut at, mut rest) = (*offset, *length);
@@ -247,7 +251,14 @@ impl<R: Read, W: Write> Extractor<R, W> {
                 write_at(&fd, piece, at).map_err(failed(entry, "write file"))?;
                 at += piece.len() as u64;
                 rest -= piece.len() as u64;
+                if at.saturating_sub(begun) >= EARLY_STEP {
+                    tree::write_back(fd.as_fd(), begun, at).map_err(failed(entry, "write file"))?;
+                    begun = at;
+                }
             }
+        }
+        if entry.size >= tree::EARLY {
+            tree::write_back(fd.as_fd(), begun, entry.size).map_err(failed(entry, "write file"))?;
         }
         if entry.sparse.is_some() {
             ftruncate(&fd, entry.size).map_err(failed(entry, "set length"))?;

@@ -169,6 +169,7 @@ fn filter(with_tree: bool) -> io::Result<()> {
         libc::SYS_fsetxattr,
         libc::SYS_ftruncate,
         libc::SYS_pwrite64,
+        libc::SYS_sync_file_range,
         libc::SYS_getdents64,
     ];
     let files: &[i64] = if with_tree { &files } else { &[] };
