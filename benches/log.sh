@@ -86,7 +86,7 @@ if prepare_ours; then
   for _ in $(seq "${ROUNDS:-3}"); do alone; done
   $ours rm -f flood >/dev/null 2>&1 || true
   compute='i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done'
-  files='i=0; while [ $i -lt 60000 ]; do echo $i > /tmp/$((i%100)); i=$((i+1)); done'
+  files='i=0; while [ $i -lt 20000 ]; do echo $i > /tmp/$((i%100)); i=$((i+1)); done'
   # One processor for the flood, its container and its supervisor; the other for the neighbour: what is left is what logging
   # does to others through caches, memory and disk. Not pinned, all three also share processors, as any three programs would.
   if [ "$(nproc)" -gt 1 ]; then
