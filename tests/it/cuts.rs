@@ -220,6 +220,8 @@ impl Bench {
         world.ok(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
         let bench = Self { world, before: Default::default(), known: Default::default() };
         bench.forget_build_cache();
+        // The layers that the cache kept when the image went.
+        bench.world.ok(&["image", "prune", "-f"]);
         bench.before.replace(bench.files());
         bench
     }

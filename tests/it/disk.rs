@@ -19,6 +19,14 @@ impl Small {
         Self { place, world }
     }
 
+    /// A small store. Before Linux 6.3 a tmpfs takes no id-mapped mounts, and so no containers.
+    fn store(mebibytes: u32) -> Self {
+        let release = host("uname", &["-r"]).ok();
+        let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+        let version = (numbers.next().unwrap(), numbers.next().unwrap());
+        if version >= (6, 3) { Self::new(|world| &world.root, mebibytes) } else { Self::ext4(mebibytes + 8) }
+    }
+
     /// As [`Small::new`] with the store on the file system of most machines.
     fn ext4(mebibytes: u32) -> Self {
         let world = World::new();
@@ -82,7 +90,7 @@ fn room(place: &Path) -> u64 {
 #[test]
 fn a_full_store_refuses_each_command_in_words_and_works_again() {
     requires!(root);
-    let small = Small::new(|world| &world.root, 24);
+    let small = Small::store(24);
     let world = &small.world;
     world.busybox();
     world.write("context/Dockerfile", "FROM busybox\nCOPY data /data\nRUN head -c 300000 /dev/zero > /made\n");
@@ -141,7 +149,7 @@ fn a_full_store_refuses_each_command_in_words_and_works_again() {
 #[test]
 fn a_container_lives_through_a_full_disk() {
     requires!(root);
-    let small = Small::new(|world| &world.root, 24);
+    let small = Small::store(24);
     let world = &small.world;
     world.busybox();
     let script = "i=0; while :; do i=$((i+1)); echo line $i; echo x > /tmp/now 2>/dev/null; sleep 0.02; done";
@@ -243,7 +251,7 @@ fn what_makes_room_works(small: &Small) {
 #[test]
 fn what_makes_room_works_on_a_full_disk() {
     requires!(root);
-    what_makes_room_works(&Small::new(|world| &world.root, 24));
+    what_makes_room_works(&Small::store(24));
 }
 
 #[test]
@@ -265,4 +273,17 @@ fn a_lease_that_was_refused_or_died_in_the_making_does_not_stay() {
     assert_eq!(drafts(), 1, "the dead cannot");
     world.ok(&["ps"]);
     assert_eq!(drafts(), 0, "who looks does");
+}
+
+#[test]
+fn a_store_that_takes_no_mapped_mounts_is_said_with_the_way_out() {
+    requires!(root);
+    let world = World::new();
+    let place = world.root.clone();
+    std::fs::create_dir_all(&place).unwrap();
+    host("mount", &["-t", "ramfs", "bulkhead-test", place.to_str().unwrap()]).ok();
+    let small = Small { place, world };
+    let tar = busybox_tar();
+    let said = small.world.bulkhead(&["import", tar.to_str().unwrap(), "x:1"]).fails(1, &["id-mapped", "--root"]);
+    assert!(!said.contains("gave up"), "{said}");
 }

@@ -24,6 +24,9 @@ const MEMORY: u64 = 512 << 20;
 /// Descriptors a worker may hold.
 const DESCRIPTORS: u64 = 64;
 
+/// What a worker says that was not let in; why is the parent's to say.
+pub(super) const GAVE_UP: &str = "the parent gave up";
+
 /// What the parent does for a worker that has made its namespaces: maps its ids and hands over the tree.
 pub(super) fn admit(pid: i32, channel: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut ready = [0];
@@ -38,7 +41,15 @@ pub(super) fn admit(pid: i32, channel: BorrowedFd<'_>, tree: Option<BorrowedFd<'
         Some(tree) => {
             let userns = File::open(Path::new("/proc").join(pid.to_string()).join("ns/user"))?;
             let walls = libc::MOUNT_ATTR_NODEV | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
-            Some(idmapped_clone(tree, userns.as_fd(), walls)?)
+            let mapped = idmapped_clone(tree, userns.as_fd(), walls);
+            Some(mapped.map_err(|error| match error.raw_os_error() {
+                // *mount_setattr(2)*: the file system takes no id-mapped mounts.
+                Some(libc::EINVAL) => io::Error::other(
+                    "the file system of the store takes no id-mapped mounts (ext4, xfs and btrfs do, tmpfs from Linux 6.3 on); \
+                     put the store elsewhere with --root or BULKHEAD_ROOT",
+                ),
+                _ => error,
+            })?)
         }
         None => None,
     };
@@ -106,7 +117,7 @@ fn receive(channel: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let message = recvmsg(channel, &mut [IoSliceMut::new(&mut byte)], &mut control, RecvFlags::CMSG_CLOEXEC)?;
     if message.bytes != 1 {
-        return Err(io::Error::other("the parent gave up"));
+        return Err(io::Error::other(GAVE_UP));
     }
     let mut tree = None;
     for message in control.drain() {

@@ -218,7 +218,9 @@ pub(super) fn unpack(
     let compressed = inflater.map(|inflater| inflater.finish(source)).transpose()?;
     let (diff_id, tar_size) = match (moved, &report) {
         // A worker that could not enter its jail says why; that it could not be let in follows from it.
-        (Err(UnpackError::Io { .. }), Some(report)) if !report.failure.is_empty() => {
+        (Err(UnpackError::Io { .. }), Some(report))
+            if !report.failure.is_empty() && !report.failure.ends_with(jail::GAVE_UP) =>
+        {
             return Err(UnpackError::Refused(printable(&report.failure)));
         }
         (_, None) if code < 0 => return Err(UnpackError::Killed { role: "unpacking", signal: -code }),
