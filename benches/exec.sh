@@ -7,7 +7,7 @@ prepare
 cd "$scratch"
 runners=() extra=()
 finish() {
-  for peer in crun runc; do $peer --root "$scratch/state-$peer" delete -f sleeper >/dev/null 2>&1 || true; done
+  for peer in crun runc; do $peer --root "$run/state-$peer" delete -f sleeper >/dev/null 2>&1 || true; done
   docker rm -f sleeper >/dev/null 2>&1 || true
   $podman rm -f -t 0 sleeper >/dev/null 2>&1 || true
   have_ours && $ours rm -f sleeper >/dev/null 2>&1 || true
@@ -15,8 +15,8 @@ finish() {
 trap finish EXIT
 for peer in crun runc; do
   have $peer || continue
-  $peer --root "$scratch/state-$peer" run -d --pid-file "$scratch/pid-$peer" -b "$scratch/sleeper-$peer" sleeper </dev/null >/dev/null 2>&1
-  runners+=("$peer=$peer --root $scratch/state-$peer exec sleeper /bin/true")
+  $peer --root "$run/state-$peer" run -d --pid-file "$scratch/pid-$peer" -b "$scratch/sleeper-$peer" sleeper </dev/null >/dev/null 2>&1
+  runners+=("$peer=$peer --root $run/state-$peer exec sleeper /bin/true")
 done
 runners+=("nsenter=nsenter -t $(cat "$scratch/pid-crun") -m -u -i -n -p /bin/true")
 engines_up

@@ -6,8 +6,10 @@ netns=${BULKHEAD_BENCH_NETNS:-bulkhead-bench}
 export DOCKER_HOST=unix://$scratch/docker/sock
 seccomp=${BULKHEAD_BENCH_SECCOMP:-/usr/share/containers/seccomp.json}
 BULKHEAD=${BULKHEAD:-$here/../${CARGO_TARGET_DIR:-target}/x86_64-unknown-linux-musl/dist/bulkhead}
-ours="$BULKHEAD --root $scratch/ours --run /run/bulkhead-bench"
-podman="podman --root $scratch/podman/root --runroot $scratch/podman/run --cgroup-manager=cgroupfs --events-backend=none --log-level=error"
+# What dies with a boot lies on a tmpfs for everybody, as /run does on any Debian.
+run=$scratch/run
+ours="$BULKHEAD --root $scratch/ours --run $run/ours"
+podman="podman --root $scratch/podman/root --runroot $run/podman --cgroup-manager=cgroupfs --events-backend=none --log-level=error"
 # Podman wants to raise hard limits, which a machine may not allow it.
 podman_run="--ulimit nofile=1024:1024 --ulimit nproc=4096:4096"
 
@@ -22,6 +24,8 @@ enter() {
   [ -z "${BULKHEAD_BENCH_INSIDE:-}" ] || return 0
   [ "$(id -u)" = 0 ] || { say "needs root"; exit 1; }
   export BULKHEAD_BENCH_INSIDE=1
+  mkdir -p "$run"
+  mountpoint -q "$run" || mount -t tmpfs -o mode=0755 tmpfs "$run"
   if [ ! -e "/run/netns/$netns" ]; then ip netns add "$netns"; ip -n "$netns" link set lo up; fi
   local hide='if mountpoint -q /sys/fs/cgroup/unified; then umount /sys/fs/cgroup/unified; fi; exec "$@"'
   exec nsenter --net="/run/netns/$netns" unshare -m --propagation slave bash -c "$hide" x bash "$0" "$@"
@@ -61,7 +65,7 @@ engines_up() {
   local group=/sys/fs/cgroup/cpuacct/race-dockerd
   mkdir -p $group 2>/dev/null || group=
   ulimit -n 20000 2>/dev/null || true
-  setsid bash -c '[ -z "$1" ] || echo $$ > "$1/cgroup.procs"; shift; exec dockerd "$@"' x "$group" --data-root "$scratch/docker/data" --exec-root "$scratch/docker/exec" \
+  setsid bash -c '[ -z "$1" ] || echo $$ > "$1/cgroup.procs"; shift; exec dockerd "$@"' x "$group" --data-root "$scratch/docker/data" --exec-root "$run/docker" \
     -H "$DOCKER_HOST" -p "$scratch/docker/pid" --bip 10.77.0.1/16 --default-address-pool base=10.78.0.0/16,size=24 --insecure-registry 127.0.0.0/8 >"$scratch/docker/log" 2>&1 < /dev/null &
   for _ in $(seq 100); do up && break; sleep 0.2; done
   up || { say "dockerd did not come up: $(tail -n 1 "$scratch/docker/log")"; return 0; }

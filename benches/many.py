@@ -4,6 +4,7 @@
     many.py -n 100 -j 8 --name docker --helpers 'dockerd|containerd' --start 'docker run -d --name m{i} bb:1 sleep 3600' \\
         --list 'docker ps -q' --stop 'docker rm -f m{i}'
 
+A --stop command with {all} in it removes them with one command.
 --helpers is a regular expression on the command line; the workload (comm `sleep`) is left out. PSS is what counts: a page
 shared by all is counted once.
 """
@@ -59,8 +60,11 @@ def call(command):
 
 def phase(options, command):
     start = time.perf_counter()
+    commands = [command.replace("{i}", str(i)) for i in range(options.n)]
+    if "{all}" in command:
+        commands = [command.replace("{all}", " ".join(f"m{i}" for i in range(options.n)))]
     with concurrent.futures.ThreadPoolExecutor(options.j) as pool:
-        bad = sum(1 for code in pool.map(call, [command.replace("{i}", str(i)) for i in range(options.n)]) if code)
+        bad = sum(1 for code in pool.map(call, commands) if code)
     return (time.perf_counter() - start) * 1000 / options.n, bad
 
 
@@ -75,9 +79,10 @@ def main():
     call(options.list)
     listed = (time.perf_counter() - moment) * 1000
     stop, failed_stop = phase(options, options.stop)
+    together = " (one command)" if "{all}" in options.stop else ""
     each = (during[2] - before[2]) / options.n
     print(
-        f"{options.name:<10} n={options.n:<4} at a time {options.j:<2} start {start:7.1f} ms each  remove {stop:7.1f} ms each  list {listed:6.1f} ms  "
+        f"{options.name:<10} n={options.n:<4} at a time {options.j:<2} start {start:7.1f} ms each  remove{together} {stop:7.1f} ms each  list {listed:6.1f} ms  "
         f"helpers {before[0]}->{during[0]}  PSS {before[2]:.1f}->{during[2]:.1f} MiB, {each:.3f} each  RSS {(during[1] - before[1]) / options.n:.2f} each  "
         f"errors {failed + failed_stop}",
         flush=True,

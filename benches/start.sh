@@ -7,7 +7,7 @@ prepare
 cd "$scratch"
 layers="$scratch/rootfs,$scratch/floor/up,$scratch/floor/work,$scratch/floor/merged"
 runners=("floor=$scratch/floor/floor $layers /bin/true") extra=(--before "floor=rm -rf $scratch/floor/work; mkdir $scratch/floor/work")
-for peer in crun runc; do have $peer && runners+=("$peer=$peer --root $scratch/state-$peer run -b $scratch/bundle-$peer c{i}"); done
+for peer in crun runc; do have $peer && runners+=("$peer=$peer --root $run/state-$peer run -b $scratch/bundle-$peer c{i}"); done
 have bwrap && runners+=("bwrap=bwrap --bind $scratch/rootfs / --proc /proc --dev /dev --unshare-all /bin/true")
 runners+=("spawn-alone=$scratch/rootfs/bin/true")
 if have_ours; then
