@@ -2,7 +2,7 @@
 
 use super::record::{Container, ContainerRecord, NetworkRecord};
 use super::request::NetworkMode;
-use super::stop::groups;
+use super::stop::{Stopping, groups};
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
@@ -29,7 +29,27 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Running`] without `force`.
     pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
-        self.making_room(|| self.remove_now(id, force, volumes))
+        self.making_room(|| self.remove_now(id, volumes, || self.stopped(id, force)))
+    }
+
+    /// Kills a container that [`Engine::end_removal`] removes then, without waiting for its end: several die at once.
+    pub fn begin_removal(&self, id: &ContainerId) -> Stopping {
+        // Whatever is wrong with it is said by whoever removes it.
+        self.begin_kill(id).unwrap_or_else(|_| Stopping::nothing())
+    }
+
+    /// Removes a container whose removal was begun, with `volumes` its anonymous volumes too.
+    ///
+    /// # Errors
+    /// When something of it cannot be removed.
+    pub fn end_removal(&self, id: &ContainerId, begun: Stopping, volumes: bool) -> Result<(), EngineError> {
+        let mut begun = Some(begun);
+        self.making_room(|| {
+            self.remove_now(id, volumes, || match begun.take() {
+                Some(begun) if begun.is_asked() => Ok((self.record(id)?, self.killed(id, begun)?)),
+                _ => self.stopped(id, true),
+            })
+        })
     }
 
     /// Does what makes room. On a full disk the store's reserve is given up for a second try: what is left of a removal can be
@@ -43,8 +63,13 @@ impl Engine {
         outcome
     }
 
-    fn remove_now(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
-        let (mut record, mut shim) = self.stopped(id, force)?;
+    fn remove_now(
+        &self,
+        id: &ContainerId,
+        volumes: bool,
+        mut stopped: impl FnMut() -> Result<(ContainerRecord, Option<Client>), EngineError>,
+    ) -> Result<(), EngineError> {
+        let (mut record, mut shim) = stopped()?;
         let lock = loop {
             let lock = match FileLock::acquire_dir(&self.paths.container(id)) {
                 // The shim's own clean-up was quicker.
@@ -57,7 +82,7 @@ impl Engine {
             }
             // Started again before we had the lock.
             drop(lock);
-            (record, shim) = self.stopped(id, force)?;
+            (record, shim) = stopped()?;
         };
         if !self.paths.container(id).exists() {
             return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
@@ -81,7 +106,7 @@ impl Engine {
             if !force {
                 return Err(EngineError::Running { name: record.name, id: id.clone() });
             }
-            return Ok((record, self.kill_to_remove(id)?));
+            return Ok((record, self.killed(id, self.begin_kill(id)?)?));
         }
         Ok((record, None))
     }

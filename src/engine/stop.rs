@@ -19,6 +19,18 @@ const LINGER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct Stopping(Option<Client>);
 
+impl Stopping {
+    /// Of a container that does not run.
+    pub(super) fn nothing() -> Self {
+        Self(None)
+    }
+
+    /// Tells whether a shim was asked.
+    pub(super) fn is_asked(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl Engine {
     /// Connects to the shim of a running container.
     ///
@@ -93,8 +105,13 @@ impl Engine {
     }
 
     /// Kills a running container that the caller removes then; its shim waits to hear of that.
-    pub(super) fn kill_to_remove(&self, id: &ContainerId) -> Result<Option<Client>, EngineError> {
-        let Stopping(mut client) = self.begin_stop(id, Some(KILL), Some(0), StopReason::Removal)?;
+    pub(super) fn begin_kill(&self, id: &ContainerId) -> Result<Stopping, EngineError> {
+        self.begin_stop(id, Some(KILL), Some(0), StopReason::Removal)
+    }
+
+    /// Waits until a killed container has ended.
+    pub(super) fn killed(&self, id: &ContainerId, killing: Stopping) -> Result<Option<Client>, EngineError> {
+        let Stopping(mut client) = killing;
         if let Some(open) = &mut client
             && self.hear_end(id, open)?.is_none()
         {

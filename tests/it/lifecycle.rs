@@ -76,6 +76,29 @@ fn several_that_do_not_heed_a_stop_take_their_time_together() {
 }
 
 #[test]
+fn many_are_removed_in_their_order_whatever_they_are() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    let names: Vec<String> = (0..20).map(|n| format!("many{n}")).collect();
+    for (n, name) in names.iter().enumerate() {
+        // One that never ran and one that ended are among them.
+        let program: &[&str] = if n == 6 { &["true"] } else { &["sleep", "600"] };
+        let how: &[&str] = if n == 5 { &["create"] } else { &["run", "-d"] };
+        world.ok(&[how, &["--network", "none", "--name", name, image], program].concat());
+    }
+    world.ok(&["wait", "many6"]);
+    let mut arguments = vec!["rm", "-f", "nobody", "many3"];
+    arguments.extend(names.iter().map(String::as_str));
+    let seen = world.bulkhead(&arguments).code(0);
+    let order = std::iter::once("many3").chain(names.iter().map(String::as_str).filter(|name| *name != "many3"));
+    assert_eq!(seen.stdout, order.map(|name| format!("{name}\n")).collect::<String>());
+    // The one that was named twice is gone when its second turn comes.
+    assert_eq!(seen.stderr, "No such container: nobody\nNo such container: many3\n");
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+}
+
+#[test]
 fn kill_sends_what_it_is_told() {
     requires!(root);
     let world = World::new();

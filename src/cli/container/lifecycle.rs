@@ -13,6 +13,7 @@ use crate::image::Snapshotter;
 use crate::shim::Status;
 use crate::shim::protocol::StopReason;
 use clap::Command;
+use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal};
 
 /// Flags of `stop`.
@@ -126,12 +127,47 @@ pub(super) fn kill(context: &Context<'_>, parsed: Parsed) -> Outcome {
     })
 }
 
+/// Containers that are killed before it is their turn to be removed, so that they take their time together.
+struct Dying<'a> {
+    engine: &'a Engine,
+    /// Those not looked at yet.
+    names: std::slice::Iter<'a, String>,
+    begun: VecDeque<(&'a str, ContainerId, Stopping)>,
+}
+
+impl Dying<'_> {
+    /// Most at one time: each holds a connection.
+    const MOST: usize = 16;
+
+    /// Kills the next ones and returns that of this name, if it was killed here.
+    fn next(&mut self, name: &str) -> Option<(ContainerId, Stopping)> {
+        while self.begun.len() < Self::MOST
+            && let Some(next) = self.names.next()
+        {
+            // What cannot be found is said when its turn comes; one that is named twice is killed once.
+            if let Ok(id) = self.engine.find(next)
+                && self.begun.iter().all(|(_, other, _)| *other != id)
+            {
+                let begun = self.engine.begin_removal(&id);
+                self.begun.push_back((next, id, begun));
+            }
+        }
+        let (_, id, begun) = self.begun.pop_front_if(|(begun, ..)| *begun == name)?;
+        Some((id, begun))
+    }
+}
+
 /// `rm`.
 pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let (force, volumes) = (parsed.switch("force")?, parsed.switch("volumes")?);
     let engine = context.engine()?;
+    let mut dying = Dying { engine: &engine, names: parsed.arguments.iter(), begun: VecDeque::new() };
     each(&parsed.arguments, |name| {
-        let removed = engine.find(name).and_then(|id| engine.remove(&id, force, volumes));
+        let begun = if force { dying.next(name) } else { None };
+        let removed = match begun {
+            Some((id, begun)) => engine.end_removal(&id, begun, volumes),
+            None => engine.find(name).and_then(|id| engine.remove(&id, force, volumes)),
+        };
         match removed {
             // What is not there is removed already; Docker says so and goes on.
             Err(error @ EngineError::NoContainer(_)) if force => talk(format!("{error}\n")),
