@@ -64,6 +64,8 @@ pub struct LogReader {
     options: LogOptions,
     /// Lines still to be left out (`tail`).
     skip: u64,
+    /// Where the log's last lines that have no newline end, by segment and byte in it: these are lines to be left out too.
+    open_ends: Vec<(u64, u64)>,
     segment: Option<Segment>,
     /// The record being taken apart: its header, and the range of the window not yet given out.
     record: Option<(Header, usize, usize)>,
@@ -92,6 +94,7 @@ impl LogReader {
             dir: dir.to_owned(),
             options,
             skip: 0,
+            open_ends: Vec::new(),
             segment: None,
             record: None,
             line_start: [true; 3],
@@ -138,7 +141,8 @@ impl LogReader {
                 return Ok(None);
             }
             if self.skip > 0 {
-                self.skip -= u64::from(whole);
+                let end = (segment.number, segment.position(start + length));
+                self.skip -= u64::from(whole || self.open_ends.contains(&end));
                 continue;
             }
             if self.options.since.is_some_and(|since| header.timestamp < since) {
@@ -154,8 +158,8 @@ impl LogReader {
     /// Finds the segment in which the last `lines` lines begin and how many lines before them to leave out.
     fn find_tail(&mut self, numbers: &[u64], lines: u64) -> Result<Option<u64>, LogError> {
         let mut found = 0u64;
-        // The last byte of each stream, by stream number; a stream that does not end in a newline is one more line.
-        let mut last: [Option<u8>; 3] = [None; 3];
+        // Whether each stream's end was seen, by stream number; one that does not end in a newline is one more line.
+        let mut seen = [false; 3];
         for number in numbers.iter().rev() {
             let Some(mut segment) = Segment::open(&self.dir, *number)? else { break };
             let mut last_here = [None; 3];
@@ -165,12 +169,15 @@ impl LogReader {
                 }
                 let bytes = &segment.window[start..end];
                 found += bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-                last_here[usize::from(header.stream.number())] = bytes.last().copied();
+                let open = bytes.last() != Some(&b'\n');
+                last_here[usize::from(header.stream.number())] = Some((open, segment.position(end)));
             }
-            for (last, here) in last.iter_mut().zip(last_here) {
-                if last.is_none() && here.is_some() {
-                    *last = here;
-                    found += u64::from(here != Some(b'\n'));
+            for (seen, here) in seen.iter_mut().zip(last_here) {
+                let Some((open, end)) = here.filter(|_| !*seen) else { continue };
+                *seen = true;
+                if open {
+                    found += 1;
+                    self.open_ends.push((*number, end));
                 }
             }
             if found >= lines {

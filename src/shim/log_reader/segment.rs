@@ -25,6 +25,11 @@ pub(super) struct Segment {
 }
 
 impl Segment {
+    /// Returns where in the file a byte of the window lies.
+    pub(super) fn position(&self, at: usize) -> u64 {
+        self.offset + at as u64
+    }
+
     /// Opens a segment; `None` when it is gone.
     pub(super) fn open(dir: &Path, number: u64) -> Result<Option<Self>, LogError> {
         let path = dir.join(segment_name(number));

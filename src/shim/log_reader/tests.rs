@@ -84,6 +84,19 @@ fn since_and_until_bound_the_times() {
     assert_eq!(text(&fixture.plan, between(10, 20)), "");
 }
 
+/// It was counted as a line and then left out for nothing: `--tail 2` gave one line.
+#[test]
+fn a_line_without_an_end_on_one_stream_takes_no_line_of_the_other_from_the_tail() {
+    let mut fixture = fixture(1 << 20, 2);
+    fixture.writer.append(LogStream::Stdout, Timestamp(1), b"ready> ").unwrap();
+    for line in [&b"one\n"[..], b"two\n", b"three\n"] {
+        fixture.writer.append(LogStream::Stderr, Timestamp(2), line).unwrap();
+    }
+    assert_eq!(text(&fixture.plan, tail(2)), "two\nthree\n");
+    assert_eq!(text(&fixture.plan, tail(3)), "one\ntwo\nthree\n");
+    assert_eq!(text(&fixture.plan, tail(4)), "ready> one\ntwo\nthree\n");
+}
+
 #[test]
 fn a_torn_record_ends_what_is_read_and_nothing_else() {
     let mut fixture = fixture(1 << 20, 2);
