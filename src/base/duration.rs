@@ -20,25 +20,39 @@ pub fn parse_go_duration(text: &str) -> Result<Duration, DurationError> {
     if rest.is_empty() {
         return Err(fail());
     }
-    let mut nanos = 0f64;
+    let mut nanos = 0u128;
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(fail)?;
-        let value: f64 = rest[..end].parse().map_err(|_| fail())?;
+        let (whole, fraction) = rest[..end].split_once('.').unwrap_or((&rest[..end], ""));
         rest = &rest[end..];
         let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
-        nanos += value
-            * match &rest[..end] {
-                "ns" => 1.0,
-                "us" | "µs" | "μs" => 1e3,
-                "ms" => 1e6,
-                "s" => 1e9,
-                "m" => 60e9,
-                "h" => 3600e9,
-                _ => return Err(fail()),
-            };
+        let unit: u128 = match &rest[..end] {
+            "ns" => 1,
+            "us" | "µs" | "μs" => 1_000,
+            "ms" => 1_000_000,
+            "s" => 1_000_000_000,
+            "m" => 60_000_000_000,
+            "h" => 3_600_000_000_000,
+            _ => return Err(fail()),
+        };
         rest = &rest[end..];
+        nanos = decimal(whole, fraction, unit).and_then(|part| nanos.checked_add(part)).ok_or_else(fail)?;
     }
-    if nanos.is_finite() && nanos < 9.2e18 { Ok(Duration::from_nanos(nanos as u64)) } else { Err(fail()) }
+    // As many as Go's type holds: 292 years.
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos <= i64::MAX as u64);
+    nanos.map(Duration::from_nanos).ok_or_else(fail)
+}
+
+/// Multiplies `whole.fraction` by a unit of at most 3.6e12, rounded down, without going through floating point.
+fn decimal(whole: &str, fraction: &str, unit: u128) -> Option<u128> {
+    if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
+        return None;
+    }
+    let whole: u128 = if whole.is_empty() { 0 } else { u64::from_str_radix(whole, 10).ok()?.into() };
+    // What lies behind 18 digits is less than a nanosecond.
+    let digits = &fraction[..fraction.len().min(18)];
+    let part: u128 = if digits.is_empty() { 0 } else { u64::from_str_radix(digits, 10).ok()?.into() };
+    Some(whole * unit + part * unit / 10u128.pow(digits.len() as u32))
 }
 
 /// Prints a duration as Go does: `1m30s`, `1.5s`, `200ms`, `0s`.
@@ -93,9 +107,23 @@ mod tests {
         for (text, millis) in [("0", 0), ("1m30s", 90_000), ("1.5s", 1_500), ("250ms", 250), ("2h", 7_200_000)] {
             assert_eq!(parse_go_duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for bad in ["", "5", "s", "-1s", "1x", "1s2"] {
+        for bad in
+            ["", "5", "s", "-1s", "1x", "1s2", ".s", "1..5s", "1.5.2s", "292y", "2562048h", "99999999999999999999ns"]
+        {
             assert!(parse_go_duration(bad).is_err(), "{bad:?}");
         }
+    }
+
+    /// 17.021999999 is no number of floating point, and the next smaller one was taken.
+    #[test]
+    fn a_fraction_is_read_to_the_last_nanosecond() {
+        for nanos in [17_021_999_999, 1, 999_999_999, i64::MAX as u64, i64::MAX as u64 - 1, 4_503_599_627_370_497] {
+            let duration = Duration::from_nanos(nanos);
+            assert_eq!(parse_go_duration(&format_go_duration(duration)), Ok(duration), "{nanos}");
+        }
+        assert_eq!(parse_go_duration(".5s"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_go_duration("1.s"), Ok(Duration::from_secs(1)));
+        assert_eq!(parse_go_duration("0.00000000099999999999999999999s"), Ok(Duration::ZERO));
     }
 
     #[test]
