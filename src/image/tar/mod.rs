@@ -7,8 +7,12 @@
 mod header;
 mod pax;
 mod reader;
+#[cfg(any(test, fuzzing))]
+mod repair;
 mod writer;
 
 pub(super) use header::Kind;
 pub(super) use reader::{Entry, Reader, Sink, TarError};
+#[cfg(any(test, fuzzing))]
+pub(super) use repair::repair;
 pub(super) use writer::{WriteEntry, Writer};
