@@ -8,6 +8,8 @@
 
 mod cache;
 mod compile;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod interpret;
 mod prebuilt;
 mod profile;
@@ -151,6 +153,9 @@ pub enum SeccompError {
     /// 32-bit programs were asked for and the profile does not list them.
     #[error("seccomp profile lists no rules for 32-bit programs (SCMP_ARCH_X86 in archMap or architectures)")]
     NoI386,
+    /// Names times conditions make more rules than any program holds.
+    #[error("seccomp profile has more than {0} rules with conditions; the kernel takes 4096 instructions")]
+    TooManyRules(usize),
     /// The kernel takes 4096 instructions.
     #[error("seccomp profile compiles to {0} instructions; the kernel takes 4096")]
     TooLong(usize),

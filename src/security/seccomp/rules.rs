@@ -8,6 +8,9 @@ use crate::security::Capability;
 /// First number of the x32 interface, which x86-64 kernels share the entry with.
 pub(super) const X32_BIT: u32 = 0x4000_0000;
 
+/// Most conditional rules of a profile for one interface: names times alternatives, far above what 4096 instructions hold.
+const MAX_RULES: usize = 1 << 15;
+
 /// Decisions of one interface (x86-64 or i386).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
@@ -92,6 +95,7 @@ fn interface(profile: &Profile, options: &ProfileOptions, table: &[(&str, u16)])
         drafts[usize::from(*number)] = Draft::Open(Vec::new());
     }
     let has = |name: &str| Capability::parse(name).is_ok_and(|capability| options.capabilities.contains(capability));
+    let mut rules = 0;
     for entry in profile.entries() {
         if !entry.applies(has, options.kernel)? {
             continue;
@@ -103,7 +107,10 @@ fn interface(profile: &Profile, options: &ProfileOptions, table: &[(&str, u16)])
         let alternatives = alternatives(entry.arguments(), profile.precedence)?;
         // Names that no kernel of this machine has are skipped: profiles list the calls of all machines.
         for number in entry.names().filter_map(|name| syscalls::number(table, name)) {
-            drafts[number as usize].add(&alternatives, verdict, profile.precedence);
+            rules += drafts[number as usize].add(&alternatives, verdict, profile.precedence);
+            if rules > MAX_RULES {
+                return Err(SeccompError::TooManyRules(MAX_RULES));
+            }
         }
     }
     let decisions = drafts.into_iter().map(|draft| draft.finish(default, unknown)).collect();
@@ -142,8 +149,9 @@ enum Draft {
 }
 
 impl Draft {
-    fn add(&mut self, alternatives: &[Vec<Condition>], verdict: u32, precedence: Precedence) {
-        let Self::Open(rules) = self else { return };
+    /// Adds an entry; returns how many conditional rules that made.
+    fn add(&mut self, alternatives: &[Vec<Condition>], verdict: u32, precedence: Precedence) -> usize {
+        let Self::Open(rules) = self else { return 0 };
         if alternatives.is_empty() {
             let rules = match precedence {
                 Precedence::Libseccomp => Vec::new(),
@@ -153,6 +161,7 @@ impl Draft {
         } else {
             rules.extend(alternatives.iter().map(|conditions| (conditions.clone(), verdict)));
         }
+        alternatives.len()
     }
 
     fn finish(self, default: u32, unknown: u32) -> Decision {

@@ -1,6 +1,6 @@
 //! The compiler against a plain reading of the profile, against libseccomp, and against hostile profiles.
 
-use super::profile::{Entry, OperatorName, Precedence};
+use super::fuzz::reference;
 use super::*;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -13,59 +13,6 @@ fn options(capabilities: CapabilitySet) -> ProfileOptions {
 
 fn file(text: &str) -> ProfileSource<'_> {
     ProfileSource::File { name: "test", text }
-}
-
-/// Says what a profile says about a call, by reading it from top to bottom; an independent second opinion.
-fn reference(
-    profile: &Profile,
-    options: &ProfileOptions,
-    table: &[(&str, u16)],
-    number: u32,
-    arguments: &[u64; 6],
-) -> u32 {
-    let default = profile.default_verdict().unwrap();
-    let Some((name, _)) = table.iter().find(|(_, known)| u32::from(*known) == number) else {
-        let denies = matches!(default & 0xffff_0000, ERRNO | KILL_PROCESS | KILL_THREAD);
-        return if denies { ERRNO | 38 } else { default };
-    };
-    let has = |name: &str| Capability::parse(name).is_ok_and(|capability| options.capabilities.contains(capability));
-    let entries: Vec<&Entry> = profile
-        .entries()
-        .iter()
-        .filter(|entry| entry.applies(has, options.kernel).unwrap() && entry.names().any(|listed| listed == *name))
-        .collect();
-    let first = profile.precedence == Precedence::First;
-    if !first {
-        let bare = |entry: &&&Entry| entry.arguments().is_empty() && entry.verdict().unwrap() != default;
-        if let Some(entry) = entries.iter().find(bare) {
-            return entry.verdict().unwrap();
-        }
-    }
-    for entry in entries {
-        let verdict = entry.verdict().unwrap();
-        let conditions = entry.arguments();
-        let holds: Vec<bool> = conditions
-            .iter()
-            .map(|condition| {
-                let argument = arguments[condition.index as usize];
-                match condition.op {
-                    OperatorName::Equal => argument == condition.value,
-                    OperatorName::NotEqual => argument != condition.value,
-                    OperatorName::Less => argument < condition.value,
-                    OperatorName::LessEqual => argument <= condition.value,
-                    OperatorName::Greater => argument > condition.value,
-                    OperatorName::GreaterEqual => argument >= condition.value,
-                    OperatorName::MaskedEqual => argument & condition.value == condition.value_two,
-                }
-            })
-            .collect();
-        let twice = (0..6).any(|index| conditions.iter().filter(|condition| condition.index == index).count() > 1);
-        let matches = if twice && !first { holds.contains(&true) } else { !holds.contains(&false) };
-        if matches && (first || verdict != default) {
-            return verdict;
-        }
-    }
-    default
 }
 
 /// Argument vectors around the values that profiles compare with.
@@ -460,4 +407,15 @@ fn oracle_condition(argument: &Value) -> (u64, String) {
     let index = argument["index"].as_u64().unwrap();
     let two = argument["valueTwo"].as_u64().unwrap_or(0);
     (index, format!("{index} {operator} {} {two}", argument["value"].as_u64().unwrap()))
+}
+
+/// Names times conditions: a profile of 20 kB made 40 thousand rules, one of a megabyte filled the memory.
+#[test]
+fn a_profile_whose_names_and_conditions_multiply_is_refused_before_they_do() {
+    let names = vec!["bpf"; 200];
+    let conditions = vec![json!({"index": 0, "value": 7, "op": "SCMP_CMP_EQ"}); 200];
+    let entry = json!({"names": names, "action": "SCMP_ACT_ALLOW", "args": conditions});
+    let profile = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [entry]}).to_string();
+    let refused = compile_profile(file(&profile), &options(CapabilitySet::DEFAULT));
+    assert!(matches!(refused, Err(SeccompError::TooManyRules(_))), "{refused:?}");
 }
