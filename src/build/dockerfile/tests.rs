@@ -178,6 +178,19 @@ fn nesting_and_doubling_have_a_limit() {
     assert!(parse(&format!("FROM a\nCMD {}", "[".repeat(100_000))).is_ok(), "falls back to a shell line");
 }
 
+/// A star keeps every length of the value alive: half a second for each `#*a*a...` of a long value.
+#[test]
+fn a_long_value_is_not_compared_with_a_long_pattern() {
+    let value = "a".repeat(1 << 20);
+    for form in ["#", "##", "%", "%%"] {
+        let word = format!("${{A{form}{}b}}", "*a".repeat(500));
+        let found = expand(&word, Mode::word('\\'), &|_| Some(value.clone()));
+        assert!(found == Err(ExpandError::TooLong), "{form}");
+        let short = expand(&format!("${{A{form}*a*a}}"), Mode::word('\\'), &|_| Some(value.clone()));
+        assert!(short.is_ok(), "{form}");
+    }
+}
+
 #[test]
 fn a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text() {
     let file = parse("\u{feff}# escape=`\r\nFROM a`\r\nb\r\nRUN <<X\r\necho\r\nX\r\nCMD x\r\n").unwrap();

@@ -100,6 +100,12 @@ pub enum PlanProblem {
     /// A trigger of the base image that is no instruction.
     #[error("ONBUILD trigger of the base image: {0}")]
     Trigger(DockerfileError),
+    /// Variables that make each other longer, repeated in every step.
+    #[error("the plan of this file takes more than {} MiB", limit >> 20)]
+    TooLarge {
+        /// Bytes.
+        limit: usize,
+    },
     /// Something the language has and this version does not do.
     #[error("{what} is not performed by this version")]
     NotPerformed {
@@ -123,6 +129,9 @@ impl PlanError {
         match &self.problem {
             PlanProblem::NotPerformed { hint, .. } => Some((*hint).to_owned()),
             PlanProblem::Trigger(error) => error.hint(),
+            PlanProblem::TooLarge { .. } => {
+                Some("every step keeps its own environment: make the variables shorter, or the steps fewer".to_owned())
+            }
             _ => None,
         }
     }

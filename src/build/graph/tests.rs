@@ -95,3 +95,30 @@ fn proxies_are_in_the_step_but_not_in_the_key_or_the_history() {
     assert_eq!(run.hidden_env, ["http_proxy=http://secret"]);
     assert!(!graph.dump().contains("secret"));
 }
+
+/// `ENV A=$A$A` doubles, and every `RUN` has the environment whole: 17 lines and 500 more asked for gigabytes.
+#[test]
+fn few_lines_do_not_make_a_plan_of_gigabytes() {
+    let double = format!("FROM a\nENV A=xxxxxxxxxxxxxxxx\n{}", "ENV A=$A$A\n".repeat(15));
+    let refused = |text: &str| {
+        let found = plan(&parse(text).unwrap(), &settings(), &mut image);
+        let error = found.err().unwrap_or_else(|| panic!("planned: {}", text.len()));
+        assert!(matches!(error.problem, PlanProblem::TooLarge { .. }), "{error}");
+        assert!(error.hint().is_some());
+    };
+    for line in ["RUN x\n", "LABEL a=$A\n", "COPY $A b\n", "EXPOSE 1-65535\n"] {
+        refused(&format!("{double}{}", line.repeat(500)));
+    }
+    refused(&format!("{double}ENV{}\n", " B=$A".repeat(500)));
+    refused(&format!("{double}{}", "COPY <<E b\n$A\nE\n".repeat(200)));
+    let stages: String = (0..500)
+        .map(|n| {
+            format!(
+                "FROM base AS s{n}\n{}",
+                if n > 0 { format!("COPY --from=s{} a b\n", n - 1) } else { String::new() }
+            )
+        })
+        .collect();
+    refused(&format!("{} AS base\n{}{stages}", "FROM a", double.trim_start_matches("FROM a\n")));
+    assert!(plan(&parse(&format!("{double}{}", "RUN x\n".repeat(20))).unwrap(), &settings(), &mut image).is_ok());
+}

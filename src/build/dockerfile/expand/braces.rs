@@ -3,8 +3,14 @@
 use super::super::pattern::Pattern;
 use super::{ExpandError, MAX_LENGTH, Walker};
 
-/// Most steps that a pattern with `*` may take in `${name//old/new}`.
+/// Most steps that a pattern with `*` may take.
 const MAX_PATTERN_WORK: usize = 1 << 28;
+
+/// Refuses a pattern that would be looked at for long: a star keeps every length of the value alive.
+fn affordable(pattern: &Pattern, length: usize, tries: usize) -> Result<(), ExpandError> {
+    let steps = length.saturating_mul(tries).saturating_mul(pattern.len());
+    if pattern.has_star() && steps > MAX_PATTERN_WORK { Err(ExpandError::TooLong) } else { Ok(()) }
+}
 
 impl Walker<'_> {
     /// Everything after `${`.
@@ -58,6 +64,7 @@ impl Walker<'_> {
                 };
                 let pattern = Pattern::parse(pattern)?;
                 let value: Vec<char> = value.unwrap_or_default().chars().collect();
+                affordable(&pattern, value.len(), 1)?;
                 Ok(if kind == '#' {
                     let cut = pattern.match_from(&value, longest).unwrap_or(0);
                     value[cut..].iter().collect()
@@ -85,11 +92,8 @@ impl Walker<'_> {
         };
         let pattern = Pattern::parse(&old)?;
         let value: Vec<char> = value.chars().collect();
-        if pattern.has_star()
-            && value.len().saturating_mul(value.len()).saturating_mul(pattern.len()) > MAX_PATTERN_WORK
-        {
-            return Err(ExpandError::TooLong);
-        }
+        // It is tried at every place of the value.
+        affordable(&pattern, value.len(), value.len())?;
         let (mut text, mut at) = (String::new(), 0);
         while at <= value.len() {
             if text.len() > MAX_LENGTH {

@@ -8,6 +8,7 @@ use super::select::{Base, Chosen, Scope, Selection, expand_word, lookup};
 use super::{Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedStage, Settings, Start, history};
 use crate::build::dockerfile::*;
 use crate::oci::{ContainerConfig, Empty, ImageConfig, RootFs};
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 /// Search path where an image gives none.
@@ -27,10 +28,15 @@ const PROXIES: [&str; 10] = [
     "all_proxy",
 ];
 
+/// Most bytes of texts a plan may hold: environments of steps, histories, configurations of stages. Few lines can ask for
+/// many, because `ENV A=$A$A` doubles and every `RUN` has the environment whole.
+const MAX_PLAN: usize = 64 << 20;
+
 pub(super) fn fold(file: &Dockerfile, settings: &Settings, selection: Selection) -> Result<Graph, PlanError> {
     let mut graph = Graph::default();
     // Position in the file to position in the graph. A stage stands on earlier ones only, so their order is kept.
     let mut positions = BTreeMap::new();
+    let mut room = MAX_PLAN;
     let mut consumed: Vec<String> = file.global_args.iter().flat_map(|s| declared(&s.instruction)).collect();
     for (index, chosen) in &selection.stages {
         let label = match &file.stages[*index].from.name {
@@ -39,6 +45,8 @@ pub(super) fn fold(file: &Dockerfile, settings: &Settings, selection: Selection)
             None => String::new(),
         };
         let mut fold = Fold::start(file, settings, &selection, *index, &positions, &graph, chosen);
+        fold.room.set(room);
+        fold.take(size_of_config(&fold.config), file.stages[*index].lines)?;
         for statement in chosen.triggers.iter().chain(&file.stages[*index].statements) {
             fold.statement(statement)?;
             consumed.extend(declared(&statement.instruction));
@@ -48,7 +56,9 @@ pub(super) fn fold(file: &Dockerfile, settings: &Settings, selection: Selection)
             fold.labels();
         }
         let lines = file.stages[*index].lines;
+        let left = fold.room.get();
         let Fold { start, nodes, config, history, .. } = fold;
+        room = left;
         positions.insert(*index, graph.stages.len());
         graph.stages.push(PlannedStage { label, start, lines, title: chosen.title.clone(), nodes, config, history });
     }
@@ -83,6 +93,8 @@ struct Fold<'a> {
     history: Vec<PlannedHistory>,
     args: Scope,
     cmd_set: bool,
+    /// Bytes that the plan may still take.
+    room: Cell<usize>,
 }
 
 impl<'a> Fold<'a> {
@@ -136,6 +148,18 @@ impl<'a> Fold<'a> {
             history: Vec::new(),
             args: Scope::new(),
             cmd_set: false,
+            room: Cell::new(0),
+        }
+    }
+
+    /// Counts bytes that go into the plan.
+    fn take(&self, bytes: usize, lines: LineRange) -> Result<(), PlanError> {
+        match self.room.get().checked_sub(bytes) {
+            Some(left) => {
+                self.room.set(left);
+                Ok(())
+            }
+            None => Err(PlanProblem::TooLarge { limit: MAX_PLAN }.at(lines)),
         }
     }
 
@@ -146,7 +170,9 @@ impl<'a> Fold<'a> {
     }
 
     fn expand(&self, word: &str, lines: LineRange) -> Result<String, PlanError> {
-        expand_word(word, self.file.directives.escape(), &|name| self.variable(name), lines)
+        let text = expand_word(word, self.file.directives.escape(), &|name| self.variable(name), lines)?;
+        self.take(text.len(), lines)?;
+        Ok(text)
     }
 
     fn words(&self, word: &str, lines: LineRange) -> Result<Vec<String>, PlanError> {
@@ -182,6 +208,14 @@ impl<'a> Fold<'a> {
     }
 
     fn statement(&mut self, statement: &Statement) -> Result<(), PlanError> {
+        let lines = statement.lines;
+        let before = self.history.len();
+        self.instruction(statement)?;
+        let noted = self.history[before..].iter().map(|entry| entry.created_by.len()).sum::<usize>();
+        self.take(noted, lines)
+    }
+
+    fn instruction(&mut self, statement: &Statement) -> Result<(), PlanError> {
         let lines = statement.lines;
         match &statement.instruction {
             Instruction::Run(run) => self.run(run, statement)?,
@@ -288,6 +322,16 @@ impl<'a> Fold<'a> {
     fn labels(&mut self) {
         self.config.config.labels.extend(self.settings.labels.iter().cloned());
     }
+}
+
+/// The bytes of a configuration that a Dockerfile can make long.
+fn size_of_config(config: &ImageConfig) -> usize {
+    let config = &config.config;
+    let texts = config.env.iter().chain(&config.shell).chain(config.cmd.iter().flatten());
+    let texts = texts.chain(config.entrypoint.iter().flatten()).map(String::len);
+    let labels = config.labels.iter().map(|(name, value)| name.len() + value.len());
+    let names = config.volumes.keys().chain(config.exposed_ports.keys()).map(String::len);
+    texts.chain(labels).chain(names).sum()
 }
 
 fn has(env: &[String], name: &str) -> bool {

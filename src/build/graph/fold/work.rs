@@ -48,6 +48,9 @@ impl Fold<'_> {
         env.extend(
             self.args.iter().filter(|(name, _)| !has(&self.config.config.env, name)).map(|(n, v)| format!("{n}={v}")),
         );
+        let texts = env.iter().chain(&args).map(String::len).sum::<usize>();
+        let texts = texts + self.config.config.working_dir.len() + self.config.config.user.len();
+        self.take(texts + script.as_ref().map_or(0, |(_, text)| text.len()), statement.lines)?;
         let hidden = PROXIES
             .iter()
             .filter(|name| !has(&env, name))
@@ -104,6 +107,7 @@ impl Fold<'_> {
                     } else {
                         content
                     };
+                    self.take(content.len(), lines)?;
                     PlannedSource::Inline { name: heredoc.name.clone(), content }
                 }
             });
