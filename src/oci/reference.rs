@@ -60,6 +60,8 @@ impl Reference {
         }
         match self.repository.strip_prefix(DEFAULT_NAMESPACE) {
             Some(short) if !short.contains('/') => short.to_owned(),
+            // `docker.io/a.b/c` without its registry would be an image of the registry `a.b`.
+            _ if split_domain(&self.repository).1 != self.repository => self.name(),
             _ => self.repository.clone(),
         }
     }
@@ -196,6 +198,15 @@ mod tests {
         assert_eq!(reference.to_string(), complete, "{text}");
         assert_eq!(reference.familiar(), familiar, "{text}");
         assert_eq!(complete.parse::<Reference>().unwrap(), reference);
+    }
+
+    /// `docker.io/a.b/c` was shown as `a.b/c`, which is an image of the registry `a.b`.
+    #[test]
+    fn a_short_form_is_never_the_name_of_another_image() {
+        for name in ["docker.io/a.b/c", "docker.io/localhost/c", "docker.io/b_c.a/d", "docker.io/library/a/b"] {
+            let reference: Reference = name.parse().unwrap();
+            assert_eq!(reference.familiar().parse(), Ok(reference.clone()), "{}", reference.familiar());
+        }
     }
 
     #[test]
