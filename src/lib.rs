@@ -7,6 +7,8 @@ pub mod build;
 pub mod cli;
 pub mod config;
 pub mod engine;
+#[cfg(test)]
+mod fuzz_tests;
 pub mod health;
 pub mod image;
 pub mod network;

@@ -48,10 +48,10 @@ fn decimal(whole: &str, fraction: &str, unit: u128) -> Option<u128> {
     if fraction.contains('.') || (whole.is_empty() && fraction.is_empty()) {
         return None;
     }
-    let whole: u128 = if whole.is_empty() { 0 } else { u64::from_str_radix(whole, 10).ok()?.into() };
+    let whole: u128 = if whole.is_empty() { 0 } else { whole.parse::<u64>().ok()?.into() };
     // What lies behind 18 digits is less than a nanosecond.
     let digits = &fraction[..fraction.len().min(18)];
-    let part: u128 = if digits.is_empty() { 0 } else { u64::from_str_radix(digits, 10).ok()?.into() };
+    let part: u128 = if digits.is_empty() { 0 } else { digits.parse::<u64>().ok()?.into() };
     Some(whole * unit + part * unit / 10u128.pow(digits.len() as u32))
 }
 

@@ -8,6 +8,8 @@ mod changes;
 pub mod context;
 pub mod dockerfile;
 pub mod files;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod glob;
 pub mod graph;
 pub mod ignore;

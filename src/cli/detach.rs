@@ -37,6 +37,12 @@ impl DetachKeys {
         Ok(Self { sequence, matched: 0 })
     }
 
+    /// Returns the sequence.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn keys(&self) -> &[u8] {
+        &self.sequence
+    }
+
     /// Takes typed bytes. Keys of a begun sequence are held back until it is complete or broken off.
     pub(super) fn feed(&mut self, input: &[u8]) -> Typed {
         let mut forward = Vec::with_capacity(input.len());

@@ -12,6 +12,8 @@ mod detach;
 mod error;
 mod flags;
 mod format;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod generate;
 mod help;
 mod image;

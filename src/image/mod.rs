@@ -11,6 +11,8 @@ pub mod diff;
 mod durable;
 mod error;
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod import;
 mod index;
 mod ingest;

@@ -18,6 +18,8 @@ mod driver;
 mod endpoint;
 mod error;
 mod firewall;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod ipam;
 mod journal;
 mod names;

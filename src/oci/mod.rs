@@ -4,6 +4,8 @@
 //! give to images. Makes no system call and opens no file; reading is bounded by the callers and never panics.
 
 mod config;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod manifest;
 mod reference;
 

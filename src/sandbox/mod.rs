@@ -11,6 +11,8 @@ mod cgroup_plan;
 mod device_rules;
 mod devices;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod init;
 mod keeper;
 mod launch;

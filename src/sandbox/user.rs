@@ -53,7 +53,7 @@ fn account_file(root: BorrowedFd<'_>, path: &str) -> Result<String, LaunchError>
     }
 }
 
-fn from_texts(
+pub(super) fn from_texts(
     user: &str,
     further: &[String],
     explicit_group: bool,

@@ -138,7 +138,7 @@ fn parse_release(release: &str) -> (u32, u32) {
 
 /// Finds the control group hierarchies in a *proc_pid_mountinfo(5)* text; `unified` reads the controllers of the version 2
 /// hierarchy mounted at a path.
-fn parse_cgroups(mountinfo: &str, unified: impl Fn(&str) -> String) -> CgroupLayout {
+pub(super) fn parse_cgroups(mountinfo: &str, unified: impl Fn(&str) -> String) -> CgroupLayout {
     let mut layout = CgroupLayout::default();
     for line in mountinfo.lines() {
         let Some((left, right)) = line.split_once(" - ") else {

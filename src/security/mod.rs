@@ -7,6 +7,8 @@
 pub mod capabilities;
 pub mod enforced;
 pub mod features;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod hardening;
 pub mod landlock;
 pub mod seccomp;

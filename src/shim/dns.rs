@@ -150,7 +150,7 @@ pub(super) fn connect(to: SocketAddr) -> std::io::Result<UdpSocket> {
 }
 
 /// Turns a question into the answer "server failure", keeping its first question record.
-fn server_failure(question: &[u8]) -> Option<Vec<u8>> {
+pub(super) fn server_failure(question: &[u8]) -> Option<Vec<u8>> {
     let mut answer = question.get(..HEADER)?.to_vec();
     let mut end = HEADER;
     let has_question = question[4..6] != [0, 0];

@@ -12,6 +12,8 @@ mod control;
 mod dns;
 mod error;
 mod forward;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod groups;
 mod jail;
 mod lock;

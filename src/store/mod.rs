@@ -20,6 +20,8 @@
 //! `state.json`.
 
 mod draft;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod lease;
 mod lock;
 mod names;

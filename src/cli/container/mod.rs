@@ -2,6 +2,8 @@
 
 mod create_flags;
 mod exec;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod lifecycle;
 mod list;
 mod logs;

@@ -72,6 +72,11 @@ impl<R: Read, W: Write> Extractor<R, W> {
     /// Starts in the present root directory.
     pub(super) fn new(input: R, split: W, limits: Limits) -> io::Result<Self> {
         let root = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Self::below(root, input, split, limits)
+    }
+
+    /// Starts in a directory.
+    pub(super) fn below(root: OwnedFd, input: R, split: W, limits: Limits) -> io::Result<Self> {
         let report = Report { exact: true, ..Report::default() };
         let reader = Reader::new(input, SplitWriter::new(split)?);
         Ok(Self { reader, root, limits, report, parent: None, directories: Vec::new() })

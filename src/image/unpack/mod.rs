@@ -6,6 +6,8 @@
 //! directories, file capabilities) it reports at the end, and the parent sets it by descriptor after checking again.
 
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzz;
 mod inflate;
 mod jail;
 mod marks;

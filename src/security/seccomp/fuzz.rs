@@ -72,6 +72,10 @@ pub(super) fn reference(
     }
     for entry in entries {
         let verdict = entry.verdict().expect("the profile was compiled");
+        // What says the same as the default is no entry, whatever its conditions are.
+        if !first && verdict == default {
+            continue;
+        }
         let conditions = entry.arguments();
         let holds: Vec<bool> = conditions
             .iter()
@@ -90,7 +94,7 @@ pub(super) fn reference(
             .collect();
         let twice = (0..6).any(|index| conditions.iter().filter(|condition| condition.index == index).count() > 1);
         let matches = if twice && !first { holds.contains(&true) } else { !holds.contains(&false) };
-        if matches && (first || verdict != default) {
+        if matches {
             return verdict;
         }
     }
