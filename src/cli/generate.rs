@@ -100,7 +100,12 @@ fn write_pages(directory: &Path) -> std::io::Result<()> {
         let arguments = verb.usage.strip_prefix(verb.name()).unwrap_or_default();
         for name in verb.names {
             let path = directory.join(format!("bulkhead-{}.1", name.replace(' ', "-")));
-            let page = with_usage(&std::fs::read_to_string(&path)?, name, arguments);
+            // A name below a noun that is not there yet (`system info`) has no page.
+            let page = match std::fs::read_to_string(&path) {
+                Ok(page) => with_usage(&page, name, arguments),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
             std::fs::File::create(&path)?.write_all(page.as_bytes())?;
         }
     }

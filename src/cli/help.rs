@@ -85,7 +85,7 @@ mod tests {
         for line in [
             "  -d, --detach                       Run container in background and print container ID\n",
             "      --rm                           Automatically remove",
-            "  -e, --env list                     Set environment variables\n",
+            "  -e, --env list                     Set environment variables (NAME=VALUE, or NAME for the caller's value)\n",
             "Aliases:\n  bulkhead run, bulkhead container run\n",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
