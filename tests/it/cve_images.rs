@@ -238,7 +238,8 @@ fn cve_2024_23652_a_build_step_does_not_remove_files_of_the_host() {
     let world = World::new();
     let canary = Canary::new(&world);
     let beside = world.path("canary");
-    let (reference, imported) = image(&world, "bare", &[], "rm -f etc/hosts etc/resolv.conf; rmdir sys proc dev");
+    // Without /etc: one that mounts made can be moved, one of a layer below could only be copied.
+    let (reference, imported) = image(&world, "bare", &[], "rm -r etc; rmdir sys proc dev");
     imported.ok();
     for name in ["hosts", "resolv.conf"] {
         // Empty, as the places of mounts are.
@@ -246,12 +247,12 @@ fn cve_2024_23652_a_build_step_does_not_remove_files_of_the_host() {
     }
     // What the step's mounts needed is taken out of the tree afterwards, along a path that the step has turned round.
     let file = format!(
-        "FROM {reference}\nRUN mv /etc /elsewhere && ln -s {} /etc; rm -rf /tmp && ln -s {} /tmp\n",
+        "FROM {reference}\nRUN mv /etc /elsewhere && ln -s {} /etc && rm -rf /tmp && ln -s {} /tmp\n",
         beside.display(),
         beside.display()
     );
     let seen = build(&world, "turned", &file);
-    assert!(seen.code <= 1, "{seen:?}");
+    seen.ok();
     for name in ["hosts", "resolv.conf"] {
         std::fs::remove_file(beside.join(name)).unwrap_or_else(|error| panic!("{name} was removed: {error}"));
     }
