@@ -89,11 +89,19 @@ impl Engine {
             return Ok(Container { record, state });
         }
         // Somebody else may be taking it down, or starting it again.
-        let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
-            Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
-            other => other?,
-        };
+        let _lock = self.lock_container(id)?;
         self.observe_locked(id)
+    }
+
+    /// Waits for a container's lock.
+    ///
+    /// # Errors
+    /// [`EngineError::NoContainer`] when it was removed meanwhile.
+    pub(super) fn lock_container(&self, id: &ContainerId) -> Result<FileLock, EngineError> {
+        match FileLock::acquire_dir(&self.paths.container(id)) {
+            Err(error) if error.is_not_found() => Err(EngineError::NoContainer(id.to_string())),
+            other => Ok(other?),
+        }
     }
 
     /// As [`Engine::observe`], by whoever holds the container's lock.

@@ -16,7 +16,7 @@ use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
-use crate::store::{FileLock, Lease, StoreError};
+use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use std::fs::DirBuilder;
 use std::os::fd::{AsFd, OwnedFd};
@@ -59,7 +59,7 @@ impl Engine {
         attach: Option<AttachRequest>,
         tty_size: Option<(u16, u16)>,
     ) -> Result<Started, EngineError> {
-        let _lock = FileLock::acquire_dir(&self.paths.container(id))?;
+        let _lock = self.lock_container(id)?;
         // For the next command, should this one be killed.
         let _lease = Lease::take(&self.paths, id.as_str())?;
         let Container { record, state } = self.observe_locked(id)?;
@@ -87,7 +87,7 @@ impl Engine {
         attach: Option<AttachRequest>,
         tty_size: Option<(u16, u16)>,
     ) -> Result<Started, EngineError> {
-        let _lock = FileLock::acquire_dir(&self.paths.container(&record.id))?;
+        let _lock = self.lock_container(&record.id)?;
         if self.has_shim(&record.id) {
             return Err(EngineError::Status { action: "start", name: record.name, status: "running" });
         }

@@ -224,7 +224,7 @@ impl Engine {
     /// # Errors
     /// When the name is taken or misspelled.
     pub fn rename(&self, id: &ContainerId, name: &str) -> Result<(), EngineError> {
-        let _lock = crate::store::FileLock::acquire_dir(&self.paths.container(id))?;
+        let _lock = self.lock_container(id)?;
         let Container { mut record, .. } = self.observe_locked(id)?;
         let names = crate::store::Names::new(&self.paths);
         let name = name.strip_prefix('/').unwrap_or(name);
