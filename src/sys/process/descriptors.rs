@@ -35,7 +35,7 @@ pub fn standard_streams() -> [BorrowedFd<'static>; 3] {
 
 /// Closes, in a fork, its copy of a descriptor whose owner is the parent's.
 ///
-/// For bodies of [`clone_process`], whose copied owners never run their destructors.
+/// For bodies of [`clone_process`](super::clone_process), whose copied owners never run their destructors.
 pub fn close_inherited(descriptor: BorrowedFd<'_>) {
     // SAFETY: the number is open here; its owner in this copy of memory is never dropped, because the body's process
     // ends by execve or _exit.
