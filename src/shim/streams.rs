@@ -124,7 +124,8 @@ impl Streams {
         set_nonblocking(&descriptor)?;
         let writable = if self.terminal { EventFlags::OUT } else { EventFlags::empty() };
         poller.watch(&descriptor, token, EventFlags::IN | EventFlags::ET | writable)?;
-        self.outputs.push(Output { descriptor, stream, token, more: true });
+        // What is there already is an event, too. A look without one would ask stdout first, whatever was written first.
+        self.outputs.push(Output { descriptor, stream, token, more: false });
         Ok(())
     }
 
