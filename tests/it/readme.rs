@@ -43,7 +43,7 @@ fn bash_completes_verbs_flags_and_names() {
             echo "${COMPREPLY[*]:-(nothing)}"
         }
         offer bulkhead renam; offer bulkhead run --publish-; offer bulkhead logs -f f; offer bulkhead run -it bus
-        offer bulkhead --root x image rm b; offer bulkhead volume rm s; offer bulkhead inspect ""; offer bulkhead exec -e f"#;
+        offer bulkhead --root x image rm b; offer bulkhead volume rm s; offer bulkhead inspect ""; offer bulkhead exec -e fi"#;
     let seen = shell(&world, script).ok();
     let offered: Vec<&str> = seen.lines().collect();
     let expected =
