@@ -144,25 +144,28 @@ impl LogWriter {
         };
         if !numbers.is_empty() {
             let (_, file) = writer.opened().map_err(io_error(what()))?;
-            let size = rustix::fs::fstat(file).map_err(io_error(what()))?.st_size as u64;
+            let size = rustix::fs::fstat(&*file).map_err(io_error(what()))?.st_size as u64;
             writer.written = cut_torn_tail(file, size).map_err(io_error(what()))?;
         }
         Ok(writer)
     }
 
     /// Returns the directory and the segment, making what is missing.
-    fn opened(&mut self) -> Result<&(OwnedFd, OwnedFd), Errno> {
-        if self.open.is_none() {
-            match rustix::fs::mkdir(&self.path, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno),
+    fn opened(&mut self) -> Result<&mut (OwnedFd, OwnedFd), Errno> {
+        let open = match self.open.take() {
+            Some(open) => open,
+            None => {
+                match rustix::fs::mkdir(&self.path, Mode::RWXU) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(errno),
+                }
+                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
+                let dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
+                let file = open_segment(&dir, self.number, OFlags::empty())?;
+                (dir, file)
             }
-            let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(&self.path, flags, Mode::empty())?;
-            let file = open_segment(&dir, self.number, OFlags::empty())?;
-            self.open = Some((dir, file));
-        }
-        self.open.as_ref().ok_or(Errno::BADF)
+        };
+        Ok(self.open.insert(open))
     }
 
     /// Appends one chunk of a stream, at most [`MAX_PAYLOAD`] bytes.
@@ -191,9 +194,8 @@ impl LogWriter {
             self.remove_oldest()?;
         }
         let next = self.number + 1;
-        if let Some((dir, file)) = &mut self.open {
-            *file = open_segment(dir, next, OFlags::EXCL)?;
-        }
+        let (dir, file) = self.opened()?;
+        *file = open_segment(dir, next, OFlags::EXCL)?;
         self.number = next;
         self.written = 0;
         while self.oldest + self.max_files <= self.number {
