@@ -9,7 +9,7 @@ use super::error::{ShimError, io_error};
 use super::jail::Jail;
 use super::serve::serve;
 use crate::sys::fork;
-use crate::sys::process::{close_all_from, move_onto, reap_any};
+use crate::sys::process::{close_all_from, leave_real_time, move_onto, reap_any};
 use rustix::event::{PollFd, PollFlags};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -134,7 +134,8 @@ fn keep_only(descriptor: OwnedFd) -> Result<OwnedFd, Errno> {
     Ok(kept)
 }
 
-/// Leaves everything of the process that forked us: session, terminal, directory, descriptors, control groups.
+/// Leaves everything of the process that forked us: session, terminal, directory, descriptors, control groups, and a
+/// real-time policy, which a container has no budget for (its version 1 `cpu` group would not even take it).
 fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
     let socket = keep_only(socket).map_err(io_error("keep the shim's socket"))?;
     // Refused to a leader of a process group, which needs no new session then.
@@ -149,6 +150,7 @@ fn detach(socket: OwnedFd) -> Result<OwnedFd, ShimError> {
     let _ = rustix::thread::set_name(c"bulkhead-shim");
     let _ = super::title::set();
     super::groups::leave_v1();
+    leave_real_time().map_err(io_error("leave the real-time scheduling policy"))?;
     Ok(socket)
 }
 

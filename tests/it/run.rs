@@ -1,6 +1,6 @@
 //! `run`: exit codes, streams, environment, user, names, what is left behind.
 
-use crate::support::{World, requires, wait_for};
+use crate::support::{BULKHEAD, World, requires, wait_for};
 use std::io::Write as _;
 
 #[test]
@@ -232,4 +232,39 @@ fn a_directory_serves_as_root() {
     assert_eq!(seen, "0");
     let missing = world.path("missing");
     world.bulkhead(&["run", "--rm", "--rootfs", missing.to_str().unwrap(), "true"]).fails(125, &["missing"]);
+}
+
+/// Version 1 groups without a real-time budget refuse such tasks: nothing could be started from `chrt -f`.
+#[test]
+fn a_real_time_caller_starts_ordinary_processes() {
+    requires!(root, program "chrt");
+    let world = World::new();
+    let image = world.busybox();
+    let (root, run) = (world.root.to_str().unwrap(), world.run.to_str().unwrap());
+    let urgent = |words: &[&str]| {
+        let flags = ["-n", "5", "chrt", "--fifo", "10", BULKHEAD, "--root", root, "--run", run];
+        world.host("nice", &[&flags, words].concat()).ok()
+    };
+    let ordinary = |who: &str, stat: &str| {
+        let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split_whitespace().collect();
+        // proc_pid_stat(5): nice is field 19, the policy 41; the first two were cut off.
+        assert_eq!((fields[16], fields[38]), ("5", "0"), "nice and policy of {who}: {stat}");
+    };
+    urgent(&["run", "-d", "--network", "none", "--name", "urgent", image, "sleep", "600"]);
+    for verb in ["run", "restart"] {
+        let read = |file: String| std::fs::read_to_string(file).unwrap();
+        let init = world.inspect("urgent", "{{.State.Pid}}");
+        let init_stat = read(format!("/proc/{init}/stat"));
+        let shim = init_stat.rsplit_once(") ").unwrap().1.split_whitespace().nth(1).unwrap();
+        let children = read(format!("/proc/{shim}/task/{shim}/children"));
+        assert!(children.split_whitespace().count() >= 2, "keeper and first process: {children}");
+        for pid in children.split_whitespace().chain([shim]) {
+            ordinary(&format!("process {pid} after {verb}"), &read(format!("/proc/{pid}/stat")));
+        }
+        ordinary(&format!("exec after {verb}"), &urgent(&["exec", "urgent", "cat", "/proc/self/stat"]));
+        urgent(&["restart", "-t", "0", "urgent"]);
+    }
+    let file = world.write("context/Dockerfile", format!("FROM {image}\nRUN cat /proc/self/stat >/stat\n"));
+    urgent(&["build", "-q", "--network", "none", "-t", "step", file.parent().unwrap().to_str().unwrap()]);
+    ordinary("a build step", &world.ok(&["run", "--rm", "--network", "none", "step", "cat", "/stat"]));
 }

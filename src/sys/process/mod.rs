@@ -2,9 +2,11 @@
 #![allow(unsafe_code)]
 
 mod descriptors;
+mod scheduling;
 mod signals;
 
 pub use self::descriptors::*;
+pub use self::scheduling::*;
 pub use self::signals::*;
 use super::{Result, check};
 use rustix::io::Errno;
