@@ -49,7 +49,20 @@ fn make_root(root: &Path) {
     File::create(root.join("ping")).unwrap();
     rustix::fs::setxattr(root.join("ping"), "security.capability", &capability, rustix::fs::XattrFlags::empty())
         .unwrap();
-    rustix::fs::setxattr(root.join("ping"), "user.note", b"a\0b", rustix::fs::XattrFlags::empty()).unwrap();
+    odd_attributes(&root.join("ping"));
+}
+
+/// Attributes whose names and values tar has to spell with care.
+fn odd_attributes(path: &Path) {
+    for (name, value) in [
+        ("user.note", &b"a\0b"[..]),
+        ("user.a=b", b"c=d"),
+        ("user.%3D", b"a code that is none"),
+        ("user.100%", b"plain"),
+        ("user.%3d=%25", b""),
+    ] {
+        rustix::fs::setxattr(path, name, value, rustix::fs::XattrFlags::empty()).unwrap();
+    }
 }
 
 fn attributes(path: &Path) -> String {
@@ -141,6 +154,32 @@ fn a_committed_upper_directory_becomes_the_tar_that_others_read() {
     assert!(listing.lines().all(|line| line.contains("2001-09-09 01:46")), "clamped: {listing}");
     assert!(store.images.snapshots().mounts("step").is_err(), "a commit is a rename");
     store.check_clean();
+}
+
+#[test]
+fn attributes_of_any_name_are_those_tar_reads_in_our_layers() {
+    if !crate::tests::root() {
+        return;
+    }
+    let store = Store::new();
+    let base = store.import(&Archive::new().directory("etc").finish()).unwrap();
+    let active = store.images.snapshots().prepare("step", &base).unwrap();
+    let file = active.store.join(&active.upper).join("odd");
+    File::create(&file).unwrap();
+    odd_attributes(&file);
+    let expected = attributes(&file);
+    assert_eq!(expected.lines().count(), 5, "{expected}");
+    let layer = store.images.commit_layer("step", &super::diff::Options { clamp: None }).unwrap();
+    let mut tar = Vec::new();
+    store.images.write_layer(&layer, &mut tar).unwrap();
+    let work = tempfile::tempdir().unwrap();
+    let archive = work.path().join("layer.tar");
+    File::create(&archive).unwrap().write_all(&tar).unwrap();
+    run("tar", &["-C", text(work.path()), "-xf", text(&archive), "--xattrs", "--xattrs-include=*"]);
+    assert_eq!(attributes(&work.path().join("odd")), expected, "as GNU tar reads it");
+    let other = Store::new();
+    let image = other.import(&tar).unwrap();
+    assert_eq!(attributes(&other.tree(&image).join("odd")), expected, "as we read it");
 }
 
 #[test]

@@ -32,6 +32,43 @@ pub(super) fn append(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     out.push(b'\n');
 }
 
+/// Before the name of an extended attribute.
+const ATTRIBUTE: &[u8] = b"SCHILY.xattr.";
+/// What stands for `=`, which ends a keyword, and for a `%` that would be read as one of the two (as GNU tar has them).
+const CODES: [(&[u8], u8); 2] = [(b"%3D", b'='), (b"%25", b'%')];
+
+/// Appends an extended attribute.
+///
+/// GNU tar writes every `%` as `%25`; Go, and so Docker, knows no codes. A `%` is written plainly where both read it so.
+pub(super) fn append_attribute(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let mut key = ATTRIBUTE.to_vec();
+    for (at, byte) in name.iter().enumerate() {
+        let plain = *byte != b'=' && code(&name[at..]).is_none();
+        match CODES.iter().find(|(_, meant)| !plain && meant == byte) {
+            Some((code, _)) => key.extend_from_slice(code),
+            None => key.push(*byte),
+        }
+    }
+    append(out, &key, value);
+}
+
+/// Reads the name of an extended attribute; `None` when the key is that of something else.
+pub(super) fn attribute(key: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = key.strip_prefix(ATTRIBUTE)?;
+    let mut name = Vec::with_capacity(rest.len());
+    while let Some((first, behind)) = rest.split_first() {
+        let (byte, left) = code(rest).unwrap_or((*first, behind));
+        name.push(byte);
+        rest = left;
+    }
+    Some(name)
+}
+
+/// Reads the code a text begins with, and returns the rest.
+fn code(text: &[u8]) -> Option<(u8, &[u8])> {
+    CODES.iter().find_map(|(code, meant)| Some((*meant, text.strip_prefix(*code)?)))
+}
+
 /// Reads `seconds[.fraction]` into seconds and nanoseconds (rounded down).
 pub(super) fn time(value: &[u8]) -> Option<(i64, u32)> {
     let text = std::str::from_utf8(value).ok()?;
@@ -82,6 +119,37 @@ mod tests {
         ] {
             assert!(records(bad).is_none(), "{bad:?}");
         }
+    }
+
+    /// `user.a=b` was read as the attribute `user.a` with `b=` before its value.
+    #[test]
+    fn attributes_have_any_name() {
+        for (name, key) in [
+            ("user.a=b", "user.a%3Db"),
+            ("user.100%", "user.100%"),
+            ("user.%3d", "user.%3d"),
+            ("user.%3D", "user.%253D"),
+            ("user.%25", "user.%2525"),
+        ] {
+            let mut data = Vec::new();
+            append_attribute(&mut data, name.as_bytes(), b"x=y");
+            assert_eq!(records(&data).unwrap(), [(format!("SCHILY.xattr.{key}").as_bytes(), &b"x=y"[..])]);
+        }
+        // All names of up to five of the bytes that mean something here.
+        let mut names = vec![Vec::new()];
+        for from in 0.. {
+            let Some(name) = names.get(from).cloned() else { break };
+            let mut data = Vec::new();
+            append_attribute(&mut data, &name, b"=");
+            let [(key, b"=")] = records(&data).unwrap()[..] else { panic!("{name:?}: {data:?}") };
+            assert_eq!(attribute(key), Some(name.clone()));
+            if name.len() < 5 {
+                names.extend(b"%=253Da".map(|byte| [&name[..], &[byte]].concat()));
+            }
+        }
+        // GNU tar codes every percent sign.
+        assert_eq!(attribute(b"SCHILY.xattr.user.100%25").unwrap(), b"user.100%");
+        assert_eq!(attribute(b"SCHILY.acl.access"), None);
     }
 
     #[test]

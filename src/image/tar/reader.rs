@@ -422,8 +422,8 @@ impl Extensions {
                     }
                 }
                 _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        self.xattrs.push((name.to_vec(), value.to_vec()));
+                    if let Some(name) = pax::attribute(key) {
+                        self.xattrs.push((name, value.to_vec()));
                     }
                 }
             }

@@ -63,7 +63,7 @@ impl<W: Write> Writer<W> {
             pax::append(&mut records, b"mtime", mtime_text(entry.mtime).as_bytes());
         }
         for (name, value) in entry.xattrs {
-            pax::append(&mut records, &[b"SCHILY.xattr.", &name[..]].concat(), value);
+            pax::append_attribute(&mut records, name, value);
         }
         if !records.is_empty() {
             let name = [b"PaxHeaders.0/", last_bytes(entry.path, 80)].concat();
