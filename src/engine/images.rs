@@ -3,7 +3,7 @@
 use super::remove::TREE;
 use super::{Engine, EngineError};
 use crate::base::Digest;
-use crate::image::{Collected, Images, LayerUse, Removed};
+use crate::image::{Collected, Images, LayerUse, Removed, Roots};
 use crate::store::{Lease, StoreError, sweep_records};
 
 impl Engine {
@@ -16,16 +16,16 @@ impl Engine {
         Ok(self.list()?.into_iter().filter(|c| uses(&c.record)).map(|c| c.record.name).collect())
     }
 
-    /// Untags an image and deletes it with its last name; refused while a container was made from it. `roots` are chain ids
+    /// Untags an image and deletes it with its last name; refused while a container was made from it. `roots` tells what
     /// to keep: the build cache has references of its own.
     ///
     /// # Errors
     /// When there is no such image or a container uses it.
-    pub fn remove_image(&self, name: &str, force: bool, roots: &[Digest]) -> Result<Vec<Removed>, EngineError> {
+    pub fn remove_image(&self, name: &str, force: bool, roots: Roots<'_>) -> Result<Vec<Removed>, EngineError> {
         self.making_room(|| self.remove_image_now(name, force, roots))
     }
 
-    fn remove_image_now(&self, name: &str, force: bool, roots: &[Digest]) -> Result<Vec<Removed>, EngineError> {
+    fn remove_image_now(&self, name: &str, force: bool, roots: Roots<'_>) -> Result<Vec<Removed>, EngineError> {
         self.settle_abandoned()?;
         let containers = self.list()?;
         let users = |id: &Digest| -> Vec<String> {
@@ -37,11 +37,11 @@ impl Engine {
         Ok(Images::open(&self.paths)?.remove(name, force, &users, roots)?)
     }
 
-    /// Takes out layers, writable snapshots and documents that nobody needs; `roots` are chain ids to keep.
+    /// Takes out layers, writable snapshots and documents that nobody needs; `roots` tells what to keep.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn collect_images(&self, roots: &[Digest]) -> Result<Collected, EngineError> {
+    pub fn collect_images(&self, roots: Roots<'_>) -> Result<Collected, EngineError> {
         self.making_room(|| {
             self.settle_abandoned()?;
             // A build that was killed over a record of its cache may have held no lease.

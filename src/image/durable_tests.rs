@@ -1,6 +1,6 @@
 //! What a power cut leaves, played: records of another boot, files without content.
 
-use super::testing::{Archive, Store, file};
+use super::testing::{Archive, Store, file, no_roots};
 use super::{Images, Layer, diff};
 use crate::sys::writeback::dirty_pages;
 use rustix::fs::{Mode, OFlags};
@@ -104,13 +104,13 @@ fn what_did_not_survive_is_collected_whoever_needs_it() {
     let image = store.import(&Archive::new().file("kept", b"1").finish()).unwrap();
     let layer = unnamed(&store.images);
     let images = reboot(&store, "the boot before");
-    let collected = images.collect(&|_| true, std::slice::from_ref(&layer.chain_id)).unwrap();
+    let collected = images.collect(&|_| true, &|| Ok(vec![layer.chain_id.clone()])).unwrap();
     assert_eq!(collected.layers, 1);
     assert!(!directory(&store, &layer).exists());
     let index = || std::fs::read_to_string(store.paths.root.join("images/references.json")).unwrap();
     assert!(index().contains("the boot before"), "a layer of it is still here");
-    images.remove(image.id.as_str(), true, &|_| Vec::new(), &[]).unwrap();
-    images.collect(&|_| true, &[]).unwrap();
+    images.remove(image.id.as_str(), true, &|_| Vec::new(), &no_roots).unwrap();
+    images.collect(&|_| true, &no_roots).unwrap();
     assert!(!index().contains("the boot before"));
 }
 

@@ -1,7 +1,7 @@
 //! Archives that try to get out, or to bring in what they may not (`facts`: tar family, CVE-2014-9356, CVE-2021-32760).
 
 use super::tar::Kind;
-use super::testing::{Archive, Store, file};
+use super::testing::{Archive, Store, file, no_roots};
 use crate::oci::Reference;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
@@ -335,7 +335,7 @@ fn paths_of_any_depth_leave_nothing_behind() {
         let result = store.import(&Archive::new().file(&format!("{}f", "d/".repeat(depth)), b"deep").finish());
         assert!(result.is_ok() || depth > 100, "{result:?}");
         match result {
-            Ok(image) => drop(store.images.remove(image.id.as_str(), true, &|_| Vec::new(), &[]).unwrap()),
+            Ok(image) => drop(store.images.remove(image.id.as_str(), true, &|_| Vec::new(), &no_roots).unwrap()),
             Err(error) => assert!(error.to_string().contains("unpack layer"), "{depth}: {error}"),
         }
         store.check_clean();

@@ -63,7 +63,7 @@ impl Images {
         };
         let references: Vec<Reference> = options.reference.iter().cloned().collect();
         self.create_image(config, &[layer], &references)
-            .inspect_err(|_| drop(self.remove_unused_layers(&chain, &ingest, &[])))
+            .inspect_err(|_| drop(self.remove_unused_layers(&chain, &ingest, &|| Ok(Vec::new()))))
     }
 
     /// Unpacks a layer, checks it, and puts it on top of `parent`; one that is there already is not unpacked again.

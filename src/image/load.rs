@@ -86,7 +86,7 @@ impl Images {
             match result {
                 Ok(image) => loaded.push(image),
                 Err(error) => {
-                    let _ = self.remove_unused_layers(&added, &ingest, &[]);
+                    let _ = self.remove_unused_layers(&added, &ingest, &|| Ok(Vec::new()));
                     return Err(error);
                 }
             }

@@ -32,7 +32,7 @@ pub use extract::Extracted;
 pub use import::ImportOptions;
 pub use index::{Layer, chain_ids, next_chain_id};
 pub use load::{Hold, LoadProgress, Loaded};
-pub use remove::{Collected, Removed};
+pub use remove::{Collected, Removed, Roots};
 pub use snapshot::{Active, LayerMeta, Snapshotter};
 pub use store::{Image, Images};
 pub use usage::LayerUse;

@@ -8,7 +8,7 @@ use super::store::{Images, find};
 use super::tree;
 use crate::base::Digest;
 use crate::oci::Reference;
-use crate::store::reserve;
+use crate::store::{StoreError, reserve};
 use crate::sys::fault::{self, Point};
 use std::collections::BTreeSet;
 
@@ -34,10 +34,14 @@ pub struct Collected {
     pub bytes: u64,
 }
 
+/// Reads the chain ids that others than images and containers need (the build cache). Called while nobody else takes layers
+/// in: what was read before could lack the step that a build has just finished.
+pub type Roots<'a> = &'a dyn Fn() -> std::result::Result<Vec<Digest>, StoreError>;
+
 impl Images {
     /// Takes a name from an image, or with an id all of them; the image goes with its last name.
     ///
-    /// `in_use` tells which containers were made from an image; `roots` are chain ids to keep (build cache).
+    /// `in_use` tells which containers were made from an image; `roots` tells which layers stay all the same.
     ///
     /// # Errors
     /// When there is no such image, when a container uses it, or when an id has names in several repositories (the last
@@ -47,7 +51,7 @@ impl Images {
         name: &str,
         force: bool,
         in_use: &dyn Fn(&Digest) -> Vec<String>,
-        roots: &[Digest],
+        roots: Roots<'_>,
     ) -> Result<Vec<Removed>> {
         // Whatever needs room comes before the first change: one who is refused can ask again.
         let own = Ingest::begin(&self.paths)?;
@@ -90,12 +94,12 @@ impl Images {
     /// Removes those of the layers that no image, no writable snapshot and none of the `roots` needs; returns them.
     ///
     /// While another process takes layers in, none is removed: it may be about to use them. A later collection does.
-    pub(super) fn remove_unused_layers(&self, chain: &[Digest], own: &Ingest, roots: &[Digest]) -> Result<Vec<Digest>> {
+    pub(super) fn remove_unused_layers(&self, chain: &[Digest], own: &Ingest, roots: Roots<'_>) -> Result<Vec<Digest>> {
         let mut removed = Vec::new();
         {
             let _lock = Index::lock(&self.paths)?;
             let Some(_alone) = ingest::alone(&self.paths, own)? else { return Ok(removed) };
-            let used = self.used(&Index::read(&self.paths)?, &|_| true, roots);
+            let used = self.used(&Index::read(&self.paths)?, &|_| true, &roots()?);
             for id in chain.iter().filter(|id| !used.contains(*id)) {
                 // A rename takes it out of sight at once; a crash then leaves only what a sweep removes.
                 if std::fs::rename(self.snapshots.directory(id.hex()), own.fresh()).is_ok() {
@@ -130,19 +134,19 @@ impl Images {
 
     /// Removes all layers, writable snapshots and documents nobody needs, and what dead processes left.
     ///
-    /// `in_use` tells whether a writable snapshot belongs to somebody; `roots` are chain ids to keep (build cache). While
+    /// `in_use` tells whether a writable snapshot belongs to somebody; `roots` tells which layers stay all the same. While
     /// another process takes layers in, only what dead processes left is removed.
     ///
     /// # Errors
     /// When the store cannot be read or written.
-    pub fn collect(&self, in_use: &dyn Fn(&str) -> bool, roots: &[Digest]) -> Result<Collected> {
+    pub fn collect(&self, in_use: &dyn Fn(&str) -> bool, roots: Roots<'_>) -> Result<Collected> {
         let own = Ingest::begin(&self.paths)?;
         let mut collected = Collected::default();
         {
             let _lock = Index::lock(&self.paths)?;
             let Some(_alone) = ingest::alone(&self.paths, &own)? else { return Ok(collected) };
             let mut index = Index::read(&self.paths)?;
-            let used = self.used(&index, in_use, roots);
+            let used = self.used(&index, in_use, &roots()?);
             for key in self.snapshots.keys() {
                 let layer = match self.snapshots.meta(&key) {
                     // What a power cut left of a layer is of no use to those who need it.

@@ -2,8 +2,10 @@
 
 use super::Removed;
 use super::error::ImageError;
-use super::testing::{Archive, Store, two_layers};
+use super::testing::{Archive, Store, no_roots, two_layers};
 use crate::base::Digest;
+use crate::store::is_locked;
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 
@@ -43,14 +45,17 @@ fn removal_goes_by_names_and_spares_what_others_use() {
     let image = two_layers(&store);
     let nobody = |_: &Digest| Vec::new();
     store.images.tag(&image, &"other:1".parse().unwrap()).unwrap();
-    assert!(matches!(store.images.remove(image.id.short(), false, &nobody, &[]), Err(ImageError::ManyNames { .. })));
+    assert!(matches!(
+        store.images.remove(image.id.short(), false, &nobody, &no_roots),
+        Err(ImageError::ManyNames { .. })
+    ));
     assert_eq!(
-        store.images.remove("other:1", false, &nobody, &[]).unwrap(),
+        store.images.remove("other:1", false, &nobody, &no_roots).unwrap(),
         [Removed::Untagged("other:1".parse().unwrap())]
     );
-    let busy = store.images.remove("two:1", false, &|_| vec!["web".to_owned()], &[]).unwrap_err();
+    let busy = store.images.remove("two:1", false, &|_| vec!["web".to_owned()], &no_roots).unwrap_err();
     assert!(busy.to_string().contains("web"), "{busy}");
-    let removed = store.images.remove("two:1", false, &nobody, &[]).unwrap();
+    let removed = store.images.remove("two:1", false, &nobody, &no_roots).unwrap();
     // The lower layer belongs to the other image too.
     assert_eq!(
         removed,
@@ -63,11 +68,11 @@ fn removal_goes_by_names_and_spares_what_others_use() {
     assert!(matches!(store.images.resolve("two:1"), Err(ImageError::NotFound(_))));
     let base = store.images.resolve("test").unwrap();
     store.images.snapshots().prepare("container", &base).unwrap();
-    store.images.remove("test", true, &|_| vec!["web".to_owned()], &[]).unwrap();
+    store.images.remove("test", true, &|_| vec!["web".to_owned()], &no_roots).unwrap();
     assert_eq!(store.layers(), 2, "a container's snapshot keeps its layers");
-    let collected = store.images.collect(&|_| true, &[]).unwrap();
+    let collected = store.images.collect(&|_| true, &no_roots).unwrap();
     assert_eq!((collected.layers, collected.snapshots), (0, 0));
-    let collected = store.images.collect(&|_| false, &[]).unwrap();
+    let collected = store.images.collect(&|_| false, &no_roots).unwrap();
     assert_eq!((collected.layers, collected.snapshots), (1, 1));
     assert_eq!(store.layers(), 0);
     assert_eq!(std::fs::read_dir(store.paths.root.join("content/blobs/sha256")).unwrap().count(), 0);
@@ -86,13 +91,34 @@ fn what_a_killed_process_left_is_collected_and_what_a_living_one_does_is_spared(
     File::create(store.paths.root.join("content/ingest/12345-0/lock")).unwrap();
     let hold = store.images.hold().unwrap();
     assert!(!dead.exists());
-    store.images.remove("two:1", false, &|_| Vec::new(), &[]).unwrap();
+    store.images.remove("two:1", false, &|_| Vec::new(), &no_roots).unwrap();
     assert_eq!(store.layers(), 2, "layers stay while somebody works");
     drop(hold);
-    store.images.collect(&|_| true, &[image.chain()[1].clone()]).unwrap();
+    store.images.collect(&|_| true, &|| Ok(vec![image.chain()[1].clone()])).unwrap();
     assert_eq!(store.layers(), 2, "roots and what lies below them stay");
-    store.images.collect(&|_| true, &[]).unwrap();
+    store.images.collect(&|_| true, &no_roots).unwrap();
     assert_eq!(store.layers(), 1);
+}
+
+/// They were read before the lock: a build that ended in between lost the layers of its new steps.
+#[test]
+fn roots_are_read_when_nobody_can_add_one_any_more() {
+    if !crate::tests::root() {
+        return;
+    }
+    let store = Store::new();
+    let image = two_layers(&store);
+    let asked = Cell::new(0);
+    let roots = || {
+        asked.set(asked.get() + 1);
+        for lock in ["images/lock", "content/ingest.lock"] {
+            assert!(is_locked(&store.paths.root.join(lock)), "{lock} is free");
+        }
+        Ok(vec![image.chain()[1].clone()])
+    };
+    store.images.remove("two:1", false, &|_| Vec::new(), &roots).unwrap();
+    store.images.collect(&|_| true, &roots).unwrap();
+    assert_eq!((asked.get(), store.layers()), (2, 2));
 }
 
 #[test]
@@ -120,7 +146,7 @@ fn an_import_that_is_killed_leaves_only_what_is_collected() {
     }
     drop(worker);
     assert!(begun(), "a killed process cleans nothing");
-    store.images.collect(&|_| true, &[]).unwrap();
+    store.images.collect(&|_| true, &no_roots).unwrap();
     store.check_clean();
     assert_eq!(store.layers(), 0);
 }

@@ -59,7 +59,7 @@ pub fn prune(engine: &Engine, cache: &BuildCache, policy: &Policy) -> Result<Pru
     if policy.all && policy.unused_since.is_none() && policy.keep.is_none() {
         cache.remove_remains()?;
     }
-    let bytes = engine.collect_images(&cache.roots()?)?.bytes;
+    let bytes = engine.collect_images(&|| cache.roots())?.bytes;
     Ok(Pruned { keys, bytes })
 }
 

@@ -8,7 +8,7 @@ use super::context::{Context, NO_IMAGE, each, out, talk};
 use super::error::{Failure, Outcome, exit};
 use super::flags::{Parsed, switch};
 use super::verbs::{ANY, Verb, verb};
-use crate::base::{Digest, human_size};
+use crate::base::human_size;
 use crate::build::BuildCache;
 use crate::image::{ImageError, Images, Removed};
 use crate::oci::Reference;
@@ -106,9 +106,9 @@ fn image_prune_flags(command: Command) -> Command {
 fn rmi(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let force = parsed.switch("force")?;
     let engine = context.engine()?;
-    let roots = cache_roots(context)?;
+    let cache = build_cache(context);
     each(&parsed.arguments, |name| {
-        for removed in engine.remove_image(name, force, &roots)? {
+        for removed in engine.remove_image(name, force, &|| cache.roots())? {
             match removed {
                 Removed::Untagged(reference) => out(format!("Untagged: {}\n", reference.familiar()))?,
                 Removed::Deleted(digest) => out(format!("Deleted: {digest}\n"))?,
@@ -129,10 +129,9 @@ fn tag(context: &Context<'_>, parsed: Parsed) -> Outcome {
     Ok(0)
 }
 
-/// Returns the layers the build cache stands on, which is a use of its own.
-fn cache_roots(context: &Context<'_>) -> Result<Vec<Digest>, Failure> {
-    let roots = BuildCache::new(&context.paths().root.join("build/cache")).roots();
-    roots.map_err(|error| Failure::from_error(exit::FAILED, &error))
+/// Opens the build cache, whose layers stay when images go.
+fn build_cache(context: &Context<'_>) -> BuildCache {
+    BuildCache::new(&context.paths().root.join("build/cache"))
 }
 
 fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
@@ -143,7 +142,7 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     }
     let engine = context.engine()?;
     let (mut freed, mut told) = (0, false);
-    let roots = cache_roots(context)?;
+    let cache = build_cache(context);
     for image in Images::open(context.paths())?.list()? {
         if (!all && !image.references.is_empty()) || !engine.image_users(&image.id)?.is_empty() {
             continue;
@@ -151,7 +150,7 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
         if !std::mem::replace(&mut told, true) {
             out("Deleted Images:\n")?;
         }
-        for removed in engine.remove_image(&image.id.to_string(), true, &roots)? {
+        for removed in engine.remove_image(&image.id.to_string(), true, &|| cache.roots())? {
             match removed {
                 Removed::Untagged(reference) => out(format!("untagged: {}\n", reference.familiar()))?,
                 Removed::Deleted(digest) => {
@@ -162,7 +161,7 @@ fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
             }
         }
     }
-    freed += engine.collect_images(&roots)?.bytes;
+    freed += engine.collect_images(&|| cache.roots())?.bytes;
     talk(format!("Total reclaimed space: {}\n", human_size(freed)));
     Ok(0)
 }
