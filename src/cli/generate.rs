@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, Command};
 use std::io::Write;
 use std::path::Path;
 
-/// Completes, in bash, what the parser does not know: the names of what there is.
+/// Completes, in bash, what the parser does not know: the names of what there is. Asks [`switches_in_bash`].
 const NAMES_IN_BASH: &str = include_str!("names.bash");
 
 /// The verbs of this file.
@@ -69,6 +69,23 @@ fn tree() -> Command {
     program.subcommands(nouns)
 }
 
+/// Returns the function of the bash script that tells which flags of a verb take no value: behind these, names are meant.
+fn switches_in_bash() -> String {
+    let mut script = "\n_bulkhead_switches() {\n    case $1 in\n".to_owned();
+    for verb in all() {
+        let command = flags::command(verb);
+        let switches = || command.get_arguments().filter(|arg| is_switch(arg));
+        let letters: String = switches().filter_map(Arg::get_short).collect();
+        let words: Vec<String> = switches().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let names: Vec<String> = verb.names.iter().map(|name| format!("'{name}'")).collect();
+        if !words.is_empty() {
+            let (names, words) = (names.join(" | "), words.join(" "));
+            script += &format!("        {names}) letters='{letters}' words='{words}' ;;\n");
+        }
+    }
+    script + "    esac\n}\n"
+}
+
 fn completion(_: &Context<'_>, parsed: Parsed) -> Outcome {
     let shell = match parsed.arguments[0].as_str() {
         "bash" => clap_complete::Shell::Bash,
@@ -82,6 +99,7 @@ fn completion(_: &Context<'_>, parsed: Parsed) -> Outcome {
     clap_complete::generate(shell, &mut tree(), "bulkhead", &mut script);
     out(script)?;
     if shell == clap_complete::Shell::Bash {
+        out(switches_in_bash())?;
         out(NAMES_IN_BASH)?;
     }
     Ok(0)
@@ -135,6 +153,23 @@ mod tests {
             let text = String::from_utf8(script).unwrap();
             for word in ["publish-all", "no-trunc", "container", "volume"] {
                 assert!(text.contains(word), "{shell}: {word}");
+            }
+        }
+    }
+
+    #[test]
+    fn bash_knows_which_flags_of_a_verb_take_no_value() {
+        let script = switches_in_bash();
+        let line = |name: &str| script.lines().find(|line| line.contains(&format!("'{name}'"))).unwrap().to_owned();
+        assert!(line("logs").contains(" letters='ft' ") && line("logs").contains("--follow"), "{}", line("logs"));
+        assert_eq!(line("rm"), line("container rm"));
+        // `run -a` takes a stream, `build -f` a file.
+        assert!(!line("run").contains("a' words=") && !line("run").contains("--attach"), "{}", line("run"));
+        assert!(!line("build").contains("--file"), "{}", line("build"));
+        for verb in all() {
+            for arg in flags::command(verb).get_arguments().filter(|arg| is_switch(arg)) {
+                let long = arg.get_long().unwrap();
+                assert!(verb.names.iter().all(|name| line(name).contains(&format!("--{long}"))), "{long}");
             }
         }
     }

@@ -1,15 +1,10 @@
 
 # Names of containers, images and volumes, where the words above know flags only.
 _bulkhead_names() {
-    local program=bulkhead current=$2 word noun= verb= lists=() i
+    local program=bulkhead current=$2 word noun= verb= letters= words= lists=() i
     [[ $1 == */* ]] && program=$1
     _bulkhead "$@"
     [[ $current == -* ]] && return
-    # Behind a flag that takes a value no name is meant.
-    case $3 in
-        -a | -d | -f | -i | -it | -ti | --all | --detach | --follow | --force | --init | --interactive | --rm) ;;
-        -*) return ;;
-    esac
     for ((i = 1; i < COMP_CWORD; i++)); do
         word=${COMP_WORDS[i]}
         case $word in
@@ -19,6 +14,12 @@ _bulkhead_names() {
             *) verb=$word; break ;;
         esac
     done
+    # Behind a flag that takes a value no name is meant.
+    _bulkhead_switches "${noun:+$noun }$verb"
+    case $3 in
+        --*) [[ " $words " == *" $3 "* ]] || return ;;
+        -?*) [[ ${3#-} == *[!"$letters"]* || -z $letters ]] && return ;;
+    esac
     case $noun,$verb in
         , | container, | image, | volume, | *,ls | *,list | *,ps | *,prune | *,build | *,import | *,load) return ;;
         ,run | ,create | container,run | container,create) lists=("images --format {{.Repository}}:{{.Tag}}") ;;
