@@ -12,8 +12,8 @@ use std::path::Path;
 
 /// Where a container's files lie.
 pub(super) struct Places<'a> {
-    /// Its directory.
-    pub(super) directory: &'a Path,
+    /// Where its `hosts`, `hostname` and `resolv.conf` are while it runs.
+    pub(super) own_files: &'a Path,
     /// Its overlay; `None` with `--rootfs`.
     pub(super) overlay: Option<&'a Active>,
     /// What it wrote and what it takes with its image, in bytes (`--size`).
@@ -24,7 +24,7 @@ pub(super) struct Places<'a> {
 pub(super) fn container(container: &Container, places: &Places<'_>) -> Value {
     let record = &container.record;
     let state = &container.state;
-    let file = |name: &str| places.directory.join(name).display().to_string();
+    let file = |name: &str| places.own_files.join(name).display().to_string();
     let (path, args) = match record.process.args.split_first() {
         Some((path, args)) => (path.clone(), args.to_vec()),
         None => (String::new(), Vec::new()),

@@ -90,13 +90,6 @@ impl Engine {
     }
 }
 
-impl StepTree<'_> {
-    /// Directory for files of the step that are in no layer; it goes with the tree.
-    pub(super) fn own_files(&self) -> PathBuf {
-        self.engine.paths.snapshots().join(self.id.as_str()).join("files")
-    }
-}
-
 impl Tree for StepTree<'_> {
     /// Opens the tree when it is first asked for; a step that only runs a command never does.
     fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
@@ -182,13 +175,6 @@ impl<'a> BuildHost for Builder<'a> {
 
     fn commit(&self, mut active: StepTree<'a>) -> Result<CommittedLayer, EngineError> {
         active.root.take();
-        let files = active.own_files();
-        match std::fs::remove_dir_all(&files) {
-            Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
-                return Err(StoreError::io("remove", &files)(source).into());
-            }
-            _ => {}
-        }
         let options = diff::Options { clamp: self.options.source_date_epoch };
         let layer = self.images.commit_layer(active.id.as_str(), &options)?;
         fault::cut(Point::StepCommitted);

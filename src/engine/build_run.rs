@@ -5,7 +5,7 @@ use super::hardening::{walls, with_ping};
 use super::network::{HOST_RESOLVER, taken};
 use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
 use super::spec::{DEFAULT_SHM, bind_ids};
-use super::start::start_error;
+use super::start::{start_error, write_own_file};
 use super::stop::groups;
 use super::{EngineError, create, ranges, stubs};
 use crate::base::ContainerId;
@@ -14,14 +14,14 @@ use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, 
 use crate::security::Hardening;
 use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan, State, Status};
 use crate::step::{RunOrder, StepNetwork};
-use crate::store::{StoreError, read_json, write_bytes};
+use crate::store::{StoreError, read_json};
 use crate::sys::fault::{self, Point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use std::fs::DirBuilder;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 /// SIGTERM.
@@ -101,10 +101,15 @@ impl Builder<'_> {
         let dns_servers = host_resolver().servers;
         let request = EndpointRequest { id: id.clone(), mode, ports: Vec::new(), dns_servers };
         let place = network::plan(&request, &self.engine.paths)?;
-        let mounts = self.mounts(tree, order, place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4))?;
+        let userns = match network {
+            StepNetwork::Host => UserNamespace::Host { because: "--network=host".to_owned() },
+            _ => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
+        };
+        let addresses = (place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4));
+        let mounts = self.mounts(order, addresses, &run_dir, &userns)?;
         step.targets = mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
         let shim = step.shim.insert((self.launcher.borrow_mut())()?);
-        let plan = self.plan(tree, order, network == StepNetwork::Host, mounts, &run_dir)?;
+        let plan = self.plan(tree, order, userns, mounts, &run_dir)?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = shim.attach(false, true)?;
         let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.engine.paths)?;
@@ -128,13 +133,13 @@ impl Builder<'_> {
         }
     }
 
-    /// Writes the step's own files beside its tree and lists all mounts; those of the user come first.
+    /// Writes the step's own files into its directory in `$RUN` and lists all mounts; those of the user come first.
     fn mounts(
         &self,
-        tree: &StepTree<'_>,
         order: &RunOrder,
-        address: Option<IpAddr>,
-        gateway: Option<IpAddr>,
+        (address, gateway): (Option<IpAddr>, Option<IpAddr>),
+        run_dir: &Path,
+        userns: &UserNamespace,
     ) -> Result<Vec<Mount>, EngineError> {
         let mut mounts = Vec::new();
         for request in &self.options.mounts {
@@ -147,17 +152,13 @@ impl Builder<'_> {
         let resolv = host_resolver().text(address.is_some());
         let own = [("/etc/hosts", hosts.into_bytes(), 0o644), ("/etc/resolv.conf", resolv.into_bytes(), 0o644)];
         let given = order.files.iter().map(|file| (file.path.as_str(), file.content.clone(), file.mode));
-        let dir = tree.own_files();
-        DirBuilder::new().mode(0o700).create(&dir).map_err(StoreError::io("create directory", &dir))?;
         for (number, (target, content, mode)) in own.into_iter().chain(given).enumerate() {
             let covered = |mount: &Mount| mount.target == target || target.starts_with(&format!("{}/", mount.target));
             if mounts.iter().any(covered) {
                 continue;
             }
-            let path = dir.join(number.to_string());
-            write_bytes(&path, &content, crate::store::Durability::Atomic)?;
-            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
-                .map_err(StoreError::io("set mode of", &path))?;
+            let path = run_dir.join(format!("file-{number}"));
+            write_own_file(&path, &content, mode, userns)?;
             mounts.push(Mount { target: target.to_owned(), source: MountSource::OwnFile(path), readonly: false });
         }
         Ok(mounts)
@@ -168,17 +169,14 @@ impl Builder<'_> {
         &self,
         tree: &StepTree<'_>,
         order: &RunOrder,
-        host_network: bool,
+        userns: UserNamespace,
         mounts: Vec<Mount>,
         run_dir: &Path,
     ) -> Result<ShimPlan, EngineError> {
         let id = &tree.id;
         let walls = walls(&HardeningRequest::default())?;
         let seccomp = self.engine.compile(id, &walls.seccomp, walls.hardening.capabilities)?;
-        let userns = match host_network {
-            true => UserNamespace::Host { because: "--network=host".to_owned() },
-            false => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
-        };
+        let host_network = matches!(userns, UserNamespace::Host { .. });
         let net = if host_network { Namespace::Host } else { Namespace::New };
         let hardening = with_ping(Hardening { seccomp, ..walls.hardening }, (&walls.seccomp, &[]), &userns, &net);
         let at = &tree.active;

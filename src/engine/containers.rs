@@ -6,9 +6,13 @@ use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::shim::{self, State, Status};
 use crate::store::{FileLock, Names, StoreError, read_json};
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-/// A file that every start writes and one that failed removes.
-pub(super) const STARTED: &str = "hosts";
+/// Modes of a container's directory: that of one that was never started, and the mark that every start sets and one that
+/// failed takes back. Nobody but root gets in, so the bit means nothing else, and it costs neither a file nor a block.
+const UNSTARTED: u32 = 0o700;
+const STARTED: u32 = 0o1000;
 
 impl Engine {
     /// Finds a container by id, name, or unique prefix of an id.
@@ -146,7 +150,14 @@ impl Engine {
 
     /// Tells whether a start of the container has ever succeeded, or been cut off.
     fn was_started(&self, id: &ContainerId) -> bool {
-        self.paths.container(id).join(STARTED).exists()
+        std::fs::metadata(self.paths.container(id)).is_ok_and(|found| found.mode() & STARTED != 0)
+    }
+
+    /// Notes beside the record that the container was started, or that a start failed.
+    pub(super) fn mark_started(&self, id: &ContainerId, started: bool) -> Result<(), StoreError> {
+        let dir = self.paths.container(id);
+        let mode = UNSTARTED | if started { STARTED } else { 0 };
+        std::fs::set_permissions(&dir, Permissions::from_mode(mode)).map_err(StoreError::io("set mode of", &dir))
     }
 }
 

@@ -58,7 +58,7 @@ impl Engine {
     ) -> Result<(String, String), EngineError> {
         let request = &record.request;
         if let NetworkMode::Container(name) = &request.network {
-            let dir = self.paths.container(&self.find(name)?);
+            let dir = self.paths.container_run(&self.find(name)?);
             let read = |file: &str| {
                 let path = dir.join(file);
                 std::fs::read_to_string(&path).map_err(crate::store::StoreError::io("read", &path))

@@ -19,7 +19,7 @@ pub struct Circumstances {
     pub base: u32,
     /// The compiled filter.
     pub seccomp: Option<SeccompFilter>,
-    /// Directory with the container's `hosts`, `hostname` and `resolv.conf`.
+    /// Directory with the container's `hosts`, `hostname` and `resolv.conf`, which belong to its root.
     pub own_files: PathBuf,
     /// Owners of bind sources that are ordinary users', by source path.
     pub owners: Vec<(PathBuf, u32, u32)>,

@@ -1,6 +1,5 @@
 //! Starting a container: from its record to a running shim.
 
-use super::containers::STARTED;
 use super::network::taken;
 use super::record::{Container, ContainerRecord, NetworkView, SeccompChoice};
 use super::request::NetworkMode;
@@ -18,9 +17,10 @@ use crate::security::{CapabilitySet, SeccompFilter};
 use crate::shim::{Client, LaunchConn, ShimError, ShimPlan, Status};
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::Path;
 
 /// Makes a shim that waits for its plan.
 pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
@@ -108,11 +108,12 @@ impl Engine {
             // The connection is closed by then, and the shim takes down what it has made.
             let _ = self.settled(&id);
             let _ = self.release(&id);
-            let _ = std::fs::remove_file(self.paths.container(&id).join(STARTED));
+            let _ = self.mark_started(&id, false);
         });
         let place = self.plan_network(&record)?;
-        self.write_own_files(&record, place.as_ref())?;
+        self.mark_started(&id, true)?;
         let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
+        self.write_own_files(&record, place.as_ref(), &plan)?;
         let mut warnings = walls_down(&plan.bundle);
         let streams = attach.map(|streams| (streams.stdin, streams.output));
         fault::fail(Point::ShimOrder).map_err(|source| ShimError::Io { what: "order a shim".to_owned(), source })?;
@@ -196,7 +197,7 @@ impl Engine {
             root,
             base: 0,
             seccomp: self.filter(record)?,
-            own_files: self.paths.container(id),
+            own_files: run_dir.clone(),
             owners: owners(record),
             devices: devices(record)?,
             net_of: None,
@@ -305,22 +306,34 @@ impl Engine {
         Ok(removed?)
     }
 
-    fn write_own_files(&self, record: &ContainerRecord, place: Option<&EndpointPlan>) -> Result<(), EngineError> {
-        let dir = self.paths.container(&record.id);
+    /// Writes the container's own files anew, as every start does (*docker run reference "--add-host"*): they lie in `$RUN`,
+    /// where a file takes no block of the disk, and belong to the container's root.
+    fn write_own_files(
+        &self,
+        record: &ContainerRecord,
+        place: Option<&EndpointPlan>,
+        plan: &ShimPlan,
+    ) -> Result<(), EngineError> {
         let (hosts, resolv) = self.name_files(record, place)?;
-        for (name, text) in [(STARTED, hosts), ("resolv.conf", resolv), ("hostname", format!("{}\n", record.hostname))]
-        {
-            let path = dir.join(name);
-            // In place: an earlier start's mount of it stays true.
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .open(&path)
-                .map_err(StoreError::io("open", &path))?;
-            std::io::Write::write_all(&mut file, text.as_bytes()).map_err(StoreError::io("write", &path))?;
+        let hostname = format!("{}\n", record.hostname);
+        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
+            write_own_file(&plan.run_dir.join(name), text.as_bytes(), 0o644, &plan.bundle.userns)?;
         }
         Ok(())
+    }
+}
+
+/// Writes a file that a container sees as its root's.
+pub(super) fn write_own_file(path: &Path, text: &[u8], mode: u32, userns: &UserNamespace) -> Result<(), StoreError> {
+    let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = open.map_err(StoreError::io("create", path))?;
+    std::io::Write::write_all(&mut file, text).map_err(StoreError::io("write", path))?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(StoreError::io("set mode of", path))?;
+    match userns {
+        UserNamespace::Range { base } | UserNamespace::Join { base, .. } => {
+            fchown(&file, Some(*base), Some(*base)).map_err(StoreError::io("set owner of", path))
+        }
+        UserNamespace::Host { .. } => Ok(()),
     }
 }
 

@@ -158,7 +158,8 @@ pub enum MountSource {
         /// Which ids it shows.
         ids: BindIds,
     },
-    /// One of our own files in the container's directory (hosts, resolv.conf, hostname): shown as root's.
+    /// One of our own files (hosts, resolv.conf, hostname), which belongs to the container's root already and is shown as
+    /// it is: a tmpfs, where such files lie, takes an id map only since Linux 6.3.
     OwnFile(PathBuf),
     /// A fresh tmpfs.
     Tmpfs {

@@ -6,14 +6,14 @@
 //!   content/blobs/sha256/<hex>   content/ingest/<name>
 //!   images/references.json       image references -> manifest digest (written under `images/lock`)
 //!   snapshots/<key>/{meta.json,fs,work} or, for layers, {meta.json,fs,split,tar.zst}
-//!   containers/<id>/{config.json (engine), state.json (shim), hosts, hostname, resolv.conf, log/}
+//!   containers/<id>/{config.json (engine), state.json (shim), log/}; sticky once started
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json
 //!   build/cache/                 cache/seccomp/<digest>.bpf
 //!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
-//!   <id>/{shim.sock,lock,state.json}   ranges/<base>   locks/<name>
+//!   <id>/{shim.sock,lock,state.json,hosts,hostname,resolv.conf}   ranges/<base>   locks/<name>
 //!   network/ipam/<network>/<address>   network/journal/<owner>.json
 //! ```
 //! Lock order: name, container, network, image. One writer per file: the engine writes `config.json`, the shim

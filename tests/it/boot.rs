@@ -138,3 +138,39 @@ fn enable_writes_a_unit_and_disable_takes_it_away() {
     world.ok(&["disable", "--unit-dir", directory]);
     assert!(!Path::new(&file).exists() && std::fs::symlink_metadata(&link).is_err());
 }
+
+#[test]
+fn a_container_owns_its_names_until_the_next_start_and_the_disk_has_none_of_them() {
+    requires!(root, program "nft");
+    let world = World::new();
+    let image = world.busybox();
+    // Twice: what the first life writes, the second one reads, for it is the same start.
+    let script = "stat -c '%n %u:%g %a' /etc/hosts /etc/hostname /etc/resolv.conf; \
+        grep -c mine /etc/hosts; echo '10.1.2.3 mine' >>/etc/hosts; exit 3";
+    let seen = "/etc/hosts 0:0 644\n/etc/hostname 0:0 644\n/etc/resolv.conf 0:0 644\n";
+    for (name, flags) in [("mapped", ["--network", "bridge"]), ("plain", ["--userns", "host"])] {
+        let start =
+            [&["run", "-d", "--name", name, "--restart", "on-failure:1"], &flags[..], &[image, "sh", "-c", script]];
+        world.ok(&start.concat());
+        world.ok(&["wait", name]);
+        assert_eq!(world.ok(&["logs", name]), format!("{seen}0\n{seen}1").as_str(), "{name}");
+    }
+    boot(&world);
+    world.bulkhead(&["start", "-a", "mapped"]);
+    let all = world.ok(&["logs", "mapped"]);
+    assert!(all.ends_with(&format!("{seen}1\n{seen}0\n{seen}1")), "a start writes them anew: {all}");
+    world.ok(&["run", "-d", "--name", "up", image, "sleep", "600"]);
+    world.ok(&["exec", "up", "sh", "-c", "echo '10.1.2.3 mine' >>/etc/hosts"]);
+    let joins = ["run", "--rm", "--network", "container:up", image, "grep", "-c", "mine", "/etc/hosts"];
+    assert_eq!(world.ok(&joins), "1");
+    let path = world.inspect("up", "{{.HostsPath}}");
+    assert!(std::fs::read_to_string(&path).unwrap().contains("mine"), "{path}");
+    let named =
+        |path: &String| ["hosts", "hostname", "resolv.conf"].iter().any(|name| path.ends_with(&format!("/{name}")));
+    let kept: Vec<_> =
+        world.files().into_iter().filter(|path| path.starts_with("root/containers/") && named(path)).collect();
+    assert!(kept.is_empty(), "{kept:?}");
+    world.ok(&["stop", "-t", "0", "up"]);
+    let refused = world.bulkhead(&joins);
+    assert!(refused.stderr.contains("not running"), "{refused:?}");
+}

@@ -400,9 +400,11 @@ fn mounts_show_the_right_ids_and_flags() {
             readonly,
         };
         let mut bundle = root.bundle(&["sh", "-c", "stat -c '%u:%g' /vol/seven; touch /vol/new; touch /ro/x || echo ro; \
-            stat -c '%u' /own; touch /own/mine; stat -c '%a' /t; touch /t/x; mkdir -p /t/y; cp /bin/busybox /t/true; /t/true || echo noexec; cat /hosts; ls /deep/er"]);
+            stat -c '%u' /own; touch /own/mine; stat -c '%a' /t; touch /t/x; mkdir -p /t/y; cp /bin/busybox /t/true; /t/true || echo noexec; stat -c '%u' /hosts; cat /hosts; ls /deep/er"]);
         let hosts = root.path("hosts");
         put(&hosts, "hosts file\n");
+        let UserNamespace::Range { base } = bundle.userns else { panic!("no range") };
+        std::os::unix::fs::chown(&hosts, Some(base), Some(base)).unwrap();
         bundle.mounts = vec![
             bind(&vol, "/vol", false, BindIds::Same),
             bind(&vol, "/ro", true, BindIds::Same),
@@ -420,7 +422,7 @@ fn mounts_show_the_right_ids_and_flags() {
         assert!(
             text.starts_with("7:8\n")
                 && text.contains("ro\n0\n1770\n")
-                && text.contains("noexec\nhosts file\nnew\nseven\n"),
+                && text.contains("noexec\n0\nhosts file\nnew\nseven\n"),
             "{text}"
         );
         assert_eq!(std::fs::metadata(vol.join("new")).unwrap().uid(), 0);

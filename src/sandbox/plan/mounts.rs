@@ -27,7 +27,7 @@ pub(super) fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outsid
             outside.push(Outside::Clone {
                 path: path.clone(),
                 recursive: false,
-                ids: ids(CloneIds::Same),
+                ids: CloneIds::Unmapped,
                 readonly: mount.readonly,
                 view: false,
             });
