@@ -29,9 +29,9 @@ impl Child {
 /// # Errors
 /// When no process can be made.
 pub fn fork(run: impl FnOnce() -> i32) -> io::Result<Child> {
-    // SAFETY: fork(2) has no memory precondition. Our callers have one thread (the shim's seed is forked before any
-    // other exists); in a threaded caller the child may use the allocator, because musl's fork() holds its locks.
-    match unsafe { libc::fork() } {
+    // Our callers have one thread (the shim's seed is forked before any other exists); in a threaded caller the child may
+    // allocate all the same.
+    match super::heap::fork() {
         -1 => Err(io::Error::last_os_error()),
         0 => {
             let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).unwrap_or(101);

@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod credentials;
 pub mod fault;
 pub mod fork;
+pub mod heap;
 mod landlock;
 pub mod mount;
 pub mod net;

@@ -66,9 +66,8 @@ mod tests {
 
     /// Runs `body` in a forked child and returns its wait status.
     fn in_child(body: impl FnOnce() -> i32) -> i32 {
-        // SAFETY: the child calls only what takes no lock of another thread (system calls, and allocation, which musl's
-        // fork makes usable) and leaves by _exit.
-        let pid = unsafe { libc::fork() };
+        // The child calls only what takes no lock of another thread (system calls and allocation) and leaves by _exit.
+        let pid = crate::sys::heap::fork();
         assert!(pid >= 0);
         if pid == 0 {
             let code = body();

@@ -14,18 +14,16 @@ pub struct Worker {
 impl Worker {
     /// Forks; the child closes every descriptor but `keep`, runs `work` and exits with what it returns.
     ///
-    /// The C library's fork leaves the allocator usable in the child even when the parent has other threads; `work` must
-    /// take no other lock (no printing, no environment) and may change its namespaces, being alone in its process.
+    /// The child may allocate even when the parent has other threads (see [`super::heap`]); `work` must take no other lock (no printing, no environment) and may change its namespaces, being alone in its process.
     ///
     /// # Errors
     /// When the system has no room for another process.
     pub fn fork(keep: &[BorrowedFd<'_>], work: impl FnOnce() -> i32) -> io::Result<Self> {
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
-        // SAFETY: fork has no memory preconditions; the child runs only `work` (see the contract above) and then _exit, so
-        // no destructor or exit handler of the parent runs twice.
-        let pid = unsafe { libc::fork() };
-        match pid {
+        // The child runs only `work` (see the contract above) and then _exit, so no destructor or exit handler of the parent
+        // runs twice.
+        match super::heap::fork() {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 close_all_but(&kept);

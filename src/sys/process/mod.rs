@@ -149,8 +149,7 @@ impl Alone {
 /// # Errors
 /// As fork(2).
 pub fn fork_here(_: &Alone) -> Result<Option<i32>> {
-    // SAFETY: there is one thread, so the copy holds no lock of another.
-    let pid = check(unsafe { libc::fork() }.into())? as i32;
+    let pid = check(super::heap::fork().into())? as i32;
     Ok((pid != 0).then_some(pid))
 }
 
