@@ -3,10 +3,9 @@
 
 use super::context::{Context, out};
 use super::error::{Failure, Outcome, exit};
-use super::flags::{Parsed, value};
+use super::flags::{Flags, Parsed, value};
 use super::verbs::Verb;
 use crate::store::Paths;
-use clap::Command;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -39,8 +38,8 @@ pub(super) static VERBS: &[Verb] = &[
     },
 ];
 
-fn unit_flags(command: Command) -> Command {
-    command.arg(value("unit-dir", "directory", "Directory of the units (default /etc/systemd/system)"))
+fn unit_flags(flags: Flags) -> Flags {
+    flags.arg(value("unit-dir", "directory", "Directory of the units (default /etc/systemd/system)"))
 }
 
 /// Returns the name of the unit of an installation: each root has its own.

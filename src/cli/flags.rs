@@ -1,36 +1,130 @@
-//! How flags are declared and read: `clap` underneath, the habits of Docker's flags on top.
+//! How flags are declared and read, with the habits of Docker's flags.
 //!
 //! Switches take an optional `=true`/`=false`, a flag that wants a value takes the next word whatever it starts with,
 //! the last one of a repeated flag counts, and for verbs that start programs options end at the first plain word.
+//!
+//! Words that can be understood are read from the declarations themselves ([`super::words`]). `clap` says what is wrong with
+//! those that cannot, and describes the flags for completions and manual pages: making its parser of the hundred flags of
+//! `run` and using it is a fifth of what the command line computes for a whole run.
 
 use super::error::{Failure, exit};
 use super::verbs::Verb;
+use super::words::{Words, read};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, Command};
 use std::fmt::Display;
 
 /// Id of the positional arguments of every verb.
-const ARGUMENTS: &str = "ARGUMENTS";
+pub(super) const ARGUMENTS: &str = "ARGUMENTS";
+/// Room for the flags of the verb that has most.
+const MOST_FLAGS: usize = 100;
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Nothing, or a truth value after `=`.
+    Switch,
+    /// One value; the last one counts.
+    Value,
+    /// One value each time; all count.
+    List,
+}
+
+/// One flag, as a verb declares it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flag {
+    /// Its long name.
+    pub(super) name: &'static str,
+    /// Its letter.
+    pub(super) short: Option<char>,
+    /// Another long name, which the help leaves out.
+    pub(super) alias: Option<&'static str>,
+    /// What it takes.
+    pub(super) form: Form,
+    /// Word for its value in the help (`string`, `bytes`, `duration`).
+    pub(super) kind: &'static str,
+    /// What it does, in one line.
+    pub(super) help: &'static str,
+    /// Whether the help leaves it out.
+    pub(super) hidden: bool,
+}
+
+impl Flag {
+    const fn new(name: &'static str, form: Form, kind: &'static str, help: &'static str) -> Self {
+        Self { name, short: None, alias: None, form, kind, help, hidden: false }
+    }
+
+    /// Gives it a letter.
+    pub(super) const fn short(self, letter: char) -> Self {
+        Self { short: Some(letter), ..self }
+    }
+
+    /// Gives it another long name.
+    pub(super) const fn alias(self, name: &'static str) -> Self {
+        Self { alias: Some(name), ..self }
+    }
+
+    /// Leaves it out of the help.
+    pub(super) const fn hide(self, hidden: bool) -> Self {
+        Self { hidden, ..self }
+    }
+
+    /// Describes it to clap.
+    fn arg(&self) -> Arg {
+        let arg = Arg::new(self.name).long(self.name).value_name(self.kind).help(self.help).hide(self.hidden);
+        let arg = match self.form {
+            Form::Switch => arg.num_args(0..=1).require_equals(true).default_missing_value("true"),
+            Form::Value => arg.num_args(1).allow_hyphen_values(true),
+            Form::List => arg.num_args(1).allow_hyphen_values(true).action(ArgAction::Append),
+        };
+        let arg = match self.short {
+            Some(letter) => arg.short(letter),
+            None => arg,
+        };
+        match self.alias {
+            Some(name) => arg.alias(name),
+            None => arg,
+        }
+    }
+}
+
+/// The flags of a verb, in the order of their declaration.
+#[derive(Debug)]
+pub(super) struct Flags(Vec<Flag>);
+
+impl Flags {
+    /// Collects the flags that a verb declares.
+    pub(super) fn of(verb: &Verb) -> Self {
+        (verb.flags)(Self(Vec::with_capacity(MOST_FLAGS)))
+    }
+
+    /// Declares one more.
+    pub(super) fn arg(mut self, flag: Flag) -> Self {
+        self.0.push(flag);
+        self
+    }
+}
+
+impl std::ops::Deref for Flags {
+    type Target = [Flag];
+    fn deref(&self) -> &[Flag] {
+        &self.0
+    }
+}
 
 /// Declares a switch.
-pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .num_args(0..=1)
-        .require_equals(true)
-        .default_missing_value("true")
-        .value_name("bool")
-        .help(help)
+pub(super) const fn switch(name: &'static str, help: &'static str) -> Flag {
+    Flag::new(name, Form::Switch, "bool", help)
 }
 
 /// Declares a flag with one value; `kind` is the word shown in the help (`string`, `bytes`, `duration`).
-pub(super) fn value(name: &'static str, kind: &'static str, help: &'static str) -> Arg {
-    Arg::new(name).long(name).num_args(1).allow_hyphen_values(true).value_name(kind).help(help)
+pub(super) const fn value(name: &'static str, kind: &'static str, help: &'static str) -> Flag {
+    Flag::new(name, Form::Value, kind, help)
 }
 
 /// Declares a flag that may be given several times; each value counts.
-pub(super) fn list(name: &'static str, help: &'static str) -> Arg {
-    value(name, "list", help).action(ArgAction::Append)
+pub(super) const fn list(name: &'static str, help: &'static str) -> Flag {
+    Flag::new(name, Form::List, "list", help)
 }
 
 /// Tells whether a flag was declared with [`switch`].
@@ -38,26 +132,29 @@ pub(super) fn is_switch(arg: &Arg) -> bool {
     arg.is_require_equals_set()
 }
 
-/// Builds the parser of one verb: its flags and its positional arguments, nothing of any other verb.
+/// Builds clap's parser of one verb: its flags and its positional arguments, nothing of any other verb.
 pub(super) fn command(verb: &'static Verb) -> Command {
-    let mut command = Command::new(verb.name())
+    let flags = Flags::of(verb);
+    let help = Arg::new("help").long("help").action(ArgAction::SetTrue).help("Print usage");
+    let taken = flags.iter().any(|flag| flag.short == Some('h'));
+    Command::new(verb.name())
         .no_binary_name(true)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .args_override_self(true)
-        .about(verb.about);
-    command = (verb.flags)(command);
-    let taken = command.get_arguments().any(|arg| arg.get_short() == Some('h'));
-    let help = Arg::new("help").long("help").action(ArgAction::SetTrue).help("Print usage");
-    command = command.arg(if taken { help } else { help.short('h') });
-    // One list for all positional arguments: with `trailing_var_arg` the first of them ends the options.
-    command.arg(Arg::new(ARGUMENTS).num_args(0..).trailing_var_arg(!verb.interspersed).hide(true))
+        .about(verb.about)
+        .args(flags.iter().map(Flag::arg))
+        .arg(if taken { help } else { help.short('h') })
+        // One list for all positional arguments: with `trailing_var_arg` the first of them ends the options.
+        .arg(Arg::new(ARGUMENTS).num_args(0..).trailing_var_arg(!verb.interspersed).hide(true))
 }
 
 /// The flags and arguments one verb was called with.
 pub(super) struct Parsed {
     verb: &'static Verb,
-    matches: ArgMatches,
+    flags: Flags,
+    /// The values of flags: place among all words, position in `flags`, text.
+    values: Vec<(usize, usize, String)>,
     /// The positional arguments.
     pub(super) arguments: Vec<String>,
 }
@@ -67,12 +164,18 @@ pub(super) struct Parsed {
 /// # Errors
 /// Exit code 125 for flags that are unknown or badly used, 1 for too many or too few arguments.
 pub(super) fn parse(verb: &'static Verb, words: Vec<String>) -> Result<Option<Parsed>, Failure> {
-    let mut matches = command(verb).try_get_matches_from(words).map_err(|error| refused(verb, &error))?;
-    if matches.get_flag("help") {
+    let flags = Flags::of(verb);
+    let Some(Words { values, arguments, help }) = read(&flags, verb.interspersed, &words) else {
+        return Err(match command(verb).try_get_matches_from(words) {
+            Err(error) => refused(verb, &error),
+            // Both understand the same words (see the test beside `read`).
+            Ok(_) => Failure::new(exit::USAGE, "the flags cannot be read").hint(see_help(verb)),
+        });
+    };
+    if help {
         return Ok(None);
     }
-    let arguments: Vec<String> = matches.remove_many(ARGUMENTS).map(Iterator::collect).unwrap_or_default();
-    let parsed = Parsed { verb, matches, arguments };
+    let parsed = Parsed { verb, flags, values, arguments };
     parsed.count_arguments(verb.count)?;
     Ok(Some(parsed))
 }
@@ -117,12 +220,12 @@ impl Parsed {
 
     /// Tells whether a flag was given at all.
     pub(super) fn given(&self, name: &str) -> bool {
-        self.matches.contains_id(name)
+        self.placed(name).next().is_some()
     }
 
     /// Returns the value of a flag.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.matches.get_one::<String>(name).map(String::as_str)
+        self.placed(name).last().map(|(_, text)| text)
     }
 
     /// Returns the value of a flag, `None` also when it is empty.
@@ -132,12 +235,14 @@ impl Parsed {
 
     /// Returns all values of a repeatable flag, in order.
     pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.matches.get_many::<String>(name).into_iter().flatten().map(String::as_str)
+        self.placed(name).map(|(_, text)| text)
     }
 
     /// Returns the position of each value of a repeatable flag among all words, to keep the order of different flags.
     pub(super) fn placed(&self, name: &str) -> impl Iterator<Item = (usize, &str)> {
-        self.matches.indices_of(name).into_iter().flatten().zip(self.all(name))
+        debug_assert!(self.flags.iter().any(|flag| flag.name == name), "{} declares no --{name}", self.verb.name());
+        let of_flag = move |(_, flag, _): &&(usize, usize, String)| self.flags[*flag].name == name;
+        self.values.iter().filter(of_flag).map(|(place, _, text)| (*place, text.as_str()))
     }
 
     /// Reads the value of a flag with a parser; empty is as if not given.
@@ -173,7 +278,7 @@ impl Parsed {
 
     /// Returns the failure for a value that a flag cannot have.
     pub(super) fn invalid(&self, name: &str, text: &str, why: impl Display) -> Failure {
-        let short = command(self.verb).get_arguments().find(|arg| arg.get_id() == name).and_then(Arg::get_short);
+        let short = self.flags.iter().find(|flag| flag.name == name).and_then(|flag| flag.short);
         let flag = short.map_or_else(|| format!("--{name}"), |short| format!("-{short}, --{name}"));
         Failure::new(exit::USAGE, format!("invalid argument {text:?} for {flag:?} flag: {why}"))
             .hint(see_help(self.verb))

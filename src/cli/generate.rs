@@ -19,7 +19,7 @@ pub(super) static VERBS: &[Verb] = &[
         about: "Print the completion script of a shell",
         count: (1, 1),
         interspersed: true,
-        flags: |command| command,
+        flags: |flags| flags,
         run: completion,
     },
     Verb {
@@ -28,7 +28,7 @@ pub(super) static VERBS: &[Verb] = &[
         about: "Write the manual pages into a directory",
         count: (1, 1),
         interspersed: true,
-        flags: |command| command,
+        flags: |flags| flags,
         run: manual,
     },
 ];

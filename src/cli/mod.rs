@@ -27,6 +27,7 @@ mod terminal;
 mod time;
 mod verbs;
 mod volume;
+mod words;
 
 pub use context::Launcher;
 

@@ -3,13 +3,12 @@
 use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
 use super::context::{Context, out};
 use super::error::{Failure, Outcome};
-use super::flags::{Parsed, switch, value};
+use super::flags::{Flags, Parsed, switch, value};
 use super::format::{Listing, Row};
 use super::inspect;
 use super::verbs::{ANY, Verb};
 use crate::engine::Engine;
 use crate::shim::Status;
-use clap::Command;
 use serde_json::Value;
 
 /// The networks that are always there and their drivers.
@@ -46,8 +45,8 @@ pub(super) static VERBS: &[Verb] = &[
     },
 ];
 
-fn ls_flags(command: Command) -> Command {
-    command
+fn ls_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
         .arg(switch("no-trunc", "Do not truncate the output"))
         .arg(switch("quiet", "Only display network IDs").short('q'))

@@ -2,7 +2,7 @@
 
 use super::context::{Context, out};
 use super::error::Outcome;
-use super::flags::{Parsed, switch, value};
+use super::flags::{Flag, Flags, Parsed, switch, value};
 use super::format::bad_template;
 use super::table::align;
 use super::template::{Missing, Options, Template};
@@ -10,7 +10,6 @@ use super::verbs::Verb;
 use crate::image::Images;
 use crate::security::features::{HostFeatures, report};
 use crate::shim::Status;
-use clap::Command;
 use serde_json::{Value, json};
 
 /// The verbs of this file.
@@ -21,7 +20,7 @@ pub(super) static VERBS: &[Verb] = &[
         about: "Show the bulkhead version information",
         count: (0, 0),
         interspersed: true,
-        flags: |command| command.arg(format_flag()),
+        flags: |flags| flags.arg(format_flag()),
         run: version,
     },
     Verb {
@@ -35,12 +34,12 @@ pub(super) static VERBS: &[Verb] = &[
     },
 ];
 
-fn format_flag() -> clap::Arg {
+const fn format_flag() -> Flag {
     value("format", "string", "Format output: 'json' or a Go template").short('f')
 }
 
-fn info_flags(command: Command) -> Command {
-    command.arg(format_flag()).arg(switch("security", "Show each layer of hardening and its state on this kernel"))
+fn info_flags(flags: Flags) -> Flags {
+    flags.arg(format_flag()).arg(switch("security", "Show each layer of hardening and its state on this kernel"))
 }
 
 /// Version of the Engine API whose words and shapes are followed.

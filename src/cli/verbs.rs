@@ -2,9 +2,8 @@
 
 use super::context::Context;
 use super::error::Outcome;
-use super::flags::Parsed;
+use super::flags::{Flags, Parsed};
 use super::{boot, build, container, generate, image, network, system, volume};
-use clap::Command;
 
 /// One verb.
 pub(super) struct Verb {
@@ -19,7 +18,7 @@ pub(super) struct Verb {
     /// Whether options may follow arguments; false for verbs whose arguments hold another program's options.
     pub(super) interspersed: bool,
     /// Declares its flags.
-    pub(super) flags: fn(Command) -> Command,
+    pub(super) flags: fn(Flags) -> Flags,
     /// Carries it out and returns the exit code.
     pub(super) run: fn(&Context<'_>, Parsed) -> Outcome,
 }
@@ -40,7 +39,7 @@ pub(super) const fn verb(
     usage: &'static str,
     about: &'static str,
     count: (usize, usize),
-    flags: fn(Command) -> Command,
+    flags: fn(Flags) -> Flags,
     run: fn(&Context<'_>, Parsed) -> Outcome,
 ) -> Verb {
     Verb { names, usage, about, count, interspersed: true, flags, run }

@@ -3,11 +3,10 @@
 use super::container::{confirmed, inspect_flags, inspect_kinds, parse_label, parse_pair, prune_flags};
 use super::context::{Context, each, out, talk};
 use super::error::{Failure, Outcome};
-use super::flags::{Parsed, list, switch, value};
+use super::flags::{Flags, Parsed, list, switch, value};
 use super::format::{Listing, Row};
 use super::verbs::{ANY, Verb, verb};
 use crate::engine::VolumeEntry;
-use clap::Command;
 use std::collections::BTreeMap;
 
 /// The verbs of this file.
@@ -33,26 +32,26 @@ pub(super) static VERBS: &[Verb] = &[
     verb(&["volume prune"], "volume prune [OPTIONS]", "Remove unused local volumes", (0, 0), volume_prune_flags, prune),
 ];
 
-fn create_flags(command: Command) -> Command {
-    command
+fn create_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("driver", "string", "Specify volume driver name (local)").short('d'))
         .arg(list("label", "Set metadata for a volume"))
         .arg(value("name", "string", "Specify volume name").hide(true))
 }
 
-fn ls_flags(command: Command) -> Command {
-    command
+fn ls_flags(flags: Flags) -> Flags {
+    flags
         .arg(list("filter", "Provide filter values (e.g. \"dangling=true\")").short('f'))
         .arg(value("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
         .arg(switch("quiet", "Only display volume names").short('q'))
 }
 
-fn rm_flags(command: Command) -> Command {
-    command.arg(switch("force", "Force the removal of one or more volumes").short('f'))
+fn rm_flags(flags: Flags) -> Flags {
+    flags.arg(switch("force", "Force the removal of one or more volumes").short('f'))
 }
 
-fn volume_prune_flags(command: Command) -> Command {
-    prune_flags(command).arg(switch("all", "Remove all unused volumes, not just anonymous ones").short('a'))
+fn volume_prune_flags(flags: Flags) -> Flags {
+    prune_flags(flags).arg(switch("all", "Remove all unused volumes, not just anonymous ones").short('a'))
 }
 
 fn create(context: &Context<'_>, parsed: Parsed) -> Outcome {

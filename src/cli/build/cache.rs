@@ -5,11 +5,10 @@ use crate::build::{self, BuildCache, CacheUse, Entry, Policy, PruneError};
 use crate::cli::container::parse_pair;
 use crate::cli::context::{Context, out};
 use crate::cli::error::{Failure, Outcome, exit};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::format::{Listing, Row};
 use crate::cli::time::{ago, parse_time};
 use crate::engine::Engine;
-use clap::Command;
 
 impl From<PruneError> for Failure {
     fn from(error: PruneError) -> Self {
@@ -18,8 +17,8 @@ impl From<PruneError> for Failure {
 }
 
 /// Flags of `builder prune`.
-pub(super) fn prune_flags(command: Command) -> Command {
-    command
+pub(super) fn prune_flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("all", "Remove all build cache, not just what no image needs").short('a'))
         .arg(list("filter", "Provide filter values (e.g. \"until=24h\")"))
         .arg(switch("force", "Do not prompt for confirmation").short('f'))
@@ -27,8 +26,8 @@ pub(super) fn prune_flags(command: Command) -> Command {
 }
 
 /// Flags of `builder du`.
-pub(super) fn du_flags(command: Command) -> Command {
-    command
+pub(super) fn du_flags(flags: Flags) -> Flags {
+    flags
         .arg(list("filter", "Provide filter values (e.g. \"until=24h\")"))
         .arg(value("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
         .arg(switch("verbose", "Also show the instructions, and when they were done"))

@@ -3,14 +3,13 @@
 use crate::build::changed_config;
 use crate::cli::context::{Context, out};
 use crate::cli::error::{Failure, Outcome};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::image::reference;
 use crate::engine::CommitRequest;
-use clap::Command;
 
 /// Flags of `commit`.
-pub(super) fn flags(command: Command) -> Command {
-    command
+pub(super) fn flags(flags: Flags) -> Flags {
+    flags
         .arg(value("author", "string", "Author (e.g., \"Jane Doe <jane@example.org>\")").short('a'))
         .arg(list("change", "Apply Dockerfile instruction to the created image").short('c'))
         .arg(value("message", "string", "Commit message").short('m'))

@@ -8,7 +8,7 @@ mod plain;
 use super::container::{parse_add_host, parse_label, parse_network, parse_volume};
 use super::context::{Context, out, talk};
 use super::error::{Failure, Outcome, clean, exit};
-use super::flags::{Parsed, list, switch, value};
+use super::flags::{Flags, Parsed, list, switch, value};
 use super::image::reference;
 use super::terminal::{Signals, stderr_columns, stderr_has_colour};
 use super::verbs::Verb;
@@ -17,7 +17,6 @@ use crate::engine::request::MountRequest;
 use crate::engine::{Engine, EngineError, StepOptions};
 use crate::image::ImageError;
 use crate::oci::Platform;
-use clap::Command;
 use live::Live;
 use plain::Plain;
 use std::io::{IsTerminal, Read};
@@ -68,8 +67,8 @@ pub(super) static VERBS: &[Verb] = &[
     },
 ];
 
-fn flags(command: Command) -> Command {
-    command
+fn flags(flags: Flags) -> Flags {
+    flags
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("build-arg", "Set build-time variables"))
         .arg(value("file", "string", "Name of the Dockerfile (default: PATH/Dockerfile)").short('f'))

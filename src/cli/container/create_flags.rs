@@ -5,10 +5,9 @@ use super::ports::{parse_expose, parse_publish};
 use super::values::*;
 use crate::base::Bytes;
 use crate::cli::error::Failure;
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::engine::request::{CreateRequest, HardeningRequest, HealthRequest, LimitRequest, MountRequest, NetworkMode};
 use crate::shim::RestartPolicy;
-use clap::Command;
 use std::path::{Path, PathBuf};
 
 /// What the parser may ask of the process it runs in; tests give their own.
@@ -22,8 +21,8 @@ pub(in crate::cli) struct Surroundings<'a> {
 }
 
 /// Adds the flags that `run` and `create` share.
-pub(in crate::cli) fn create_flags(command: Command) -> Command {
-    let command = command
+pub(in crate::cli) fn create_flags(flags: Flags) -> Flags {
+    let flags = flags
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("attach", "Attach to STDIN, STDOUT or STDERR").short('a'))
         .arg(list("cap-add", "Add Linux capabilities (NAME or ALL; with --network host, 'ping' needs NET_RAW)"))
@@ -53,11 +52,11 @@ pub(in crate::cli) fn create_flags(command: Command) -> Command {
         .arg(value("health-start-period", "duration", "Start period before failures count (ms|s|m|h)"))
         .arg(value("health-timeout", "duration", "Maximum time to allow one check to run (ms|s|m|h)"))
         .arg(value("hostname", "string", "Container host name").short('h'));
-    more_create_flags(command)
+    more_create_flags(flags)
 }
 
-fn more_create_flags(command: Command) -> Command {
-    command
+fn more_create_flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("init", "Run an init inside the container that forwards signals and reaps processes"))
         .arg(switch("interactive", "Keep STDIN open even if not attached").short('i'))
         .arg(value("ipc", "string", "IPC mode to use (host|private|container:NAME)"))

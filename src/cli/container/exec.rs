@@ -7,16 +7,15 @@ use crate::base::ContainerId;
 use crate::cli::context::{Context, talk};
 use crate::cli::detach::DetachKeys;
 use crate::cli::error::{Failure, Outcome, exit};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, window_size};
 use crate::engine::{Engine, EngineError, ExecRequest};
 use crate::shim::{ShimError, Status};
-use clap::Command;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Flags of `exec`.
-pub(super) fn flags(command: Command) -> Command {
-    command
+pub(super) fn flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("detach", "Detached mode: run command in the background").short('d'))
         .arg(value("detach-keys", "string", "Override the key sequence for detaching a container"))
         .arg(list("env", "Set environment variables").short('e'))

@@ -5,52 +5,49 @@ use super::values::{parse_integer, parse_signal};
 use crate::base::{ContainerId, Timestamp, human_size, signal_name};
 use crate::cli::context::{Context, each, out, talk};
 use crate::cli::error::{Failure, Outcome};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::time::parse_time;
 use crate::engine::record::ContainerRecord;
 use crate::engine::{Engine, EngineError, Stopping};
 use crate::image::Snapshotter;
 use crate::shim::Status;
 use crate::shim::protocol::StopReason;
-use clap::Command;
 use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal};
 
 /// Flags of `stop`.
-pub(super) fn stop_verb_flags(command: Command) -> Command {
-    stop_flags(command).arg(switch("all", "Stop every container, as at shutdown: 'start --all' starts them again"))
+pub(super) fn stop_verb_flags(flags: Flags) -> Flags {
+    stop_flags(flags).arg(switch("all", "Stop every container, as at shutdown: 'start --all' starts them again"))
 }
 
 /// Flags of `stop` and `restart`.
-pub(super) fn stop_flags(command: Command) -> Command {
-    command
-        .arg(value("signal", "string", "Signal to send first (default: the container's stop signal)").short('s'))
-        .arg(
-            value(
-                "timeout",
-                "int",
-                "Seconds to wait before killing the container (default: the container's, 10; -1: for ever)",
-            )
-            .short('t')
-            .alias("time"),
+pub(super) fn stop_flags(flags: Flags) -> Flags {
+    flags.arg(value("signal", "string", "Signal to send first (default: the container's stop signal)").short('s')).arg(
+        value(
+            "timeout",
+            "int",
+            "Seconds to wait before killing the container (default: the container's, 10; -1: for ever)",
         )
+        .short('t')
+        .alias("time"),
+    )
 }
 
 /// Flags of `kill`.
-pub(super) fn kill_flags(command: Command) -> Command {
-    command.arg(value("signal", "string", "Signal to send to the container (default KILL)").short('s'))
+pub(super) fn kill_flags(flags: Flags) -> Flags {
+    flags.arg(value("signal", "string", "Signal to send to the container (default KILL)").short('s'))
 }
 
 /// Flags of `rm`.
-pub(super) fn rm_flags(command: Command) -> Command {
-    command
+pub(super) fn rm_flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'))
         .arg(switch("volumes", "Remove anonymous volumes associated with the container").short('v'))
 }
 
 /// Flags of `prune`.
-pub(in crate::cli) fn prune_flags(command: Command) -> Command {
-    command.arg(switch("force", "Do not prompt for confirmation").short('f'))
+pub(in crate::cli) fn prune_flags(flags: Flags) -> Flags {
+    flags.arg(switch("force", "Do not prompt for confirmation").short('f'))
 }
 
 /// Waits for the end of a stop and says when the first process did not heed the signal.
@@ -232,8 +229,8 @@ pub(in crate::cli) fn confirmed(parsed: &Parsed, warning: &str) -> Result<bool, 
 }
 
 /// Flags of `container prune`.
-pub(super) fn container_prune_flags(command: Command) -> Command {
-    prune_flags(command).arg(list(
+pub(super) fn container_prune_flags(flags: Flags) -> Flags {
+    prune_flags(flags).arg(list(
         "filter",
         "Provide filter values (e.g. \"until=24h\", \"label=KEY[=VALUE]\", \"label!=KEY[=VALUE]\")",
     ))

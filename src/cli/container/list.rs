@@ -5,19 +5,18 @@ use super::show::{Filter, HEADERS, row, select};
 use super::values::parse_integer;
 use crate::cli::context::{Context, complain, out};
 use crate::cli::error::{Failure, Outcome, exit};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::format::{Listing, inspect as write_objects};
 use crate::cli::inspect::{self as shape, Places};
 use crate::engine::record::Container;
 use crate::engine::{Engine, EngineError};
 use crate::image::{Images, Snapshotter};
 use crate::shim::Status;
-use clap::Command;
 use serde_json::Value;
 
 /// Flags of `ps`.
-pub(super) fn ps_flags(command: Command) -> Command {
-    command
+pub(super) fn ps_flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("all", "Show all containers (default shows just running)").short('a'))
         .arg(list("filter", "Filter output based on conditions provided").short('f'))
         .arg(value("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
@@ -29,8 +28,8 @@ pub(super) fn ps_flags(command: Command) -> Command {
 }
 
 /// Flags of `inspect`.
-pub(in crate::cli) fn inspect_flags(command: Command) -> Command {
-    command
+pub(in crate::cli) fn inspect_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("format", "string", "Format output: 'json' or a Go template").short('f'))
         .arg(switch("size", "Display total file sizes if the type is container").short('s'))
         .arg(value("type", "string", "Only inspect objects of the given type (container|image|volume|network)"))

@@ -3,15 +3,14 @@
 use crate::base::Timestamp;
 use crate::cli::context::Context;
 use crate::cli::error::{Failure, Outcome, exit};
-use crate::cli::flags::{Parsed, switch, value};
+use crate::cli::flags::{Flags, Parsed, switch, value};
 use crate::cli::time::{nanosecond_time, parse_time};
 use crate::shim::{LogOptions, LogStream};
-use clap::Command;
 use std::io::{BufWriter, Write};
 
 /// Flags of `logs`.
-pub(super) fn flags(command: Command) -> Command {
-    command
+pub(super) fn flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("follow", "Follow log output").short('f'))
         .arg(value(
             "since",

@@ -117,7 +117,7 @@ pub(super) static VERBS: &[Verb] = &[
         "pause CONTAINER [CONTAINER...]",
         "Pause all processes within one or more containers",
         (1, ANY),
-        |command| command,
+        |flags| flags,
         lifecycle::pause,
     ),
     verb(
@@ -125,7 +125,7 @@ pub(super) static VERBS: &[Verb] = &[
         "unpause CONTAINER [CONTAINER...]",
         "Unpause all processes within one or more containers",
         (1, ANY),
-        |command| command,
+        |flags| flags,
         lifecycle::unpause,
     ),
     verb(
@@ -133,7 +133,7 @@ pub(super) static VERBS: &[Verb] = &[
         "wait CONTAINER [CONTAINER...]",
         "Block until one or more containers stop, then print their exit codes",
         (1, ANY),
-        |command| command,
+        |flags| flags,
         lifecycle::wait,
     ),
     verb(
@@ -141,7 +141,7 @@ pub(super) static VERBS: &[Verb] = &[
         "rename CONTAINER NEW_NAME",
         "Rename a container",
         (2, 2),
-        |command| command,
+        |flags| flags,
         lifecycle::rename,
     ),
     verb(
@@ -189,7 +189,7 @@ pub(super) static VERBS: &[Verb] = &[
         "port CONTAINER [PRIVATE_PORT[/PROTO]]",
         "List port mappings or a specific mapping for the container",
         (1, 2),
-        |command| command,
+        |flags| flags,
         list::port,
     ),
 ];

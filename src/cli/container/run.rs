@@ -5,7 +5,7 @@ use crate::base::{ContainerId, signal_name};
 use crate::cli::context::{Context, complain, each, out, talk};
 use crate::cli::detach::{DEFAULT, DetachKeys};
 use crate::cli::error::{Failure, Outcome, exit};
-use crate::cli::flags::{Parsed, switch, value};
+use crate::cli::flags::{Flags, Parsed, switch, value};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, stdin_is_terminal, window_size};
 use crate::cli::verbs::near;
 use crate::engine::record::ContainerRecord;
@@ -13,35 +13,34 @@ use crate::engine::request::CreateRequest;
 use crate::engine::{AttachRequest, Engine, EngineError, Started};
 use crate::image::Images;
 use crate::shim::{Client, Status};
-use clap::Command;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 /// Adds the flags of attached verbs.
-fn attach_flags(command: Command) -> Command {
-    command
+fn attach_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("detach-keys", "string", "Override the key sequence for detaching a container"))
         .arg(switch("sig-proxy", "Proxy received signals to the process (default true)"))
 }
 
 /// Flags of `run`.
-pub(super) fn run_flags(command: Command) -> Command {
-    attach_flags(create_flags(command))
+pub(super) fn run_flags(flags: Flags) -> Flags {
+    attach_flags(create_flags(flags))
         .arg(switch("detach", "Run container in background and print container ID").short('d'))
 }
 
 /// Flags of `start`.
-pub(super) fn start_flags(command: Command) -> Command {
-    attach_flags(command)
+pub(super) fn start_flags(flags: Flags) -> Flags {
+    attach_flags(flags)
         .arg(switch("all", "Start every container that its restart policy wants running, as at boot"))
         .arg(switch("attach", "Attach STDOUT/STDERR and forward signals").short('a'))
         .arg(switch("interactive", "Attach container's STDIN").short('i'))
 }
 
 /// Flags of `attach`.
-pub(super) fn attach_verb_flags(command: Command) -> Command {
-    attach_flags(command).arg(switch("no-stdin", "Do not attach STDIN"))
+pub(super) fn attach_verb_flags(flags: Flags) -> Flags {
+    attach_flags(flags).arg(switch("no-stdin", "Do not attach STDIN"))
 }
 
 /// How a client attaches.

@@ -3,16 +3,15 @@
 use crate::base::{Timestamp, human_size};
 use crate::cli::context::{Context, out};
 use crate::cli::error::{Failure, Outcome};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::format::{Listing, Row};
 use crate::cli::table::ellipsis;
 use crate::cli::time::{ago, long_time};
 use crate::image::{Image, Images};
 use crate::oci::Reference;
-use clap::Command;
 
-pub(super) fn images_flags(command: Command) -> Command {
-    command
+pub(super) fn images_flags(flags: Flags) -> Flags {
+    flags
         .arg(switch("all", "Show all images").short('a'))
         .arg(switch("digests", "Show digests"))
         .arg(list("filter", "Filter output based on conditions provided").short('f'))
@@ -21,8 +20,8 @@ pub(super) fn images_flags(command: Command) -> Command {
         .arg(switch("quiet", "Only show image IDs").short('q'))
 }
 
-pub(super) fn history_flags(command: Command) -> Command {
-    command
+pub(super) fn history_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("format", "string", "Format output: 'table', 'table TEMPLATE', 'json' or a Go template"))
         .arg(switch("human", "Print sizes and dates in human readable format (default true)").short('H'))
         .arg(switch("no-trunc", "Don't truncate output"))

@@ -6,13 +6,12 @@ mod transfer;
 use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
 use super::context::{Context, NO_IMAGE, each, out, talk};
 use super::error::{Failure, Outcome, exit};
-use super::flags::{Parsed, switch};
+use super::flags::{Flags, Parsed, switch};
 use super::verbs::{ANY, Verb, verb};
 use crate::base::human_size;
 use crate::build::BuildCache;
 use crate::image::{ImageError, Images, Removed};
 use crate::oci::Reference;
-use clap::Command;
 use list::{history, history_flags, images, images_flags};
 use transfer::{import, import_flags, load, load_flags, save, save_flags};
 
@@ -39,7 +38,7 @@ pub(super) static VERBS: &[Verb] = &[
         "tag SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
         "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",
         (2, 2),
-        |command| command,
+        |flags| flags,
         tag,
     ),
     verb(
@@ -95,12 +94,12 @@ impl From<ImageError> for Failure {
     }
 }
 
-fn rmi_flags(command: Command) -> Command {
-    command.arg(switch("force", "Force removal of the image").short('f'))
+fn rmi_flags(flags: Flags) -> Flags {
+    flags.arg(switch("force", "Force removal of the image").short('f'))
 }
 
-fn image_prune_flags(command: Command) -> Command {
-    prune_flags(command).arg(switch("all", "Remove all unused images, not just dangling ones").short('a'))
+fn image_prune_flags(flags: Flags) -> Flags {
+    prune_flags(flags).arg(switch("all", "Remove all unused images, not just dangling ones").short('a'))
 }
 
 fn rmi(context: &Context<'_>, parsed: Parsed) -> Outcome {

@@ -4,28 +4,27 @@ use super::reference;
 use crate::build::changed_config;
 use crate::cli::context::{Context, out};
 use crate::cli::error::{Failure, Outcome};
-use crate::cli::flags::{Parsed, list, switch, value};
+use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::progress::ByteProgress;
 use crate::image::{ImageError, Images, ImportOptions};
 use crate::oci::ContainerConfig;
-use clap::Command;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::Instant;
 
-pub(super) fn load_flags(command: Command) -> Command {
-    command
+pub(super) fn load_flags(flags: Flags) -> Flags {
+    flags
         .arg(value("input", "string", "Read from tar archive file, instead of STDIN").short('i'))
         .arg(switch("quiet", "Suppress the load output").short('q'))
 }
 
-pub(super) fn save_flags(command: Command) -> Command {
-    command.arg(value("output", "string", "Write to a file, instead of STDOUT").short('o'))
+pub(super) fn save_flags(flags: Flags) -> Flags {
+    flags.arg(value("output", "string", "Write to a file, instead of STDOUT").short('o'))
 }
 
-pub(super) fn import_flags(command: Command) -> Command {
-    command
+pub(super) fn import_flags(flags: Flags) -> Flags {
+    flags
         .arg(list("change", "Apply Dockerfile instruction to the created image").short('c'))
         .arg(value("message", "string", "Set commit message for imported image").short('m'))
 }
