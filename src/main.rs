@@ -13,7 +13,7 @@ fn main() -> ExitCode {
         Start::Plain => cli::main(&mut shim::spawn_shim),
         // The seed is forked before anything is allocated; without one, shims are started by executing ourselves.
         Start::OneContainer => {
-            let mut seed = Seed::fork().ok();
+            let mut seed = Seed::fork_for_one().ok();
             cli::main(&mut || seed.take().map_or_else(shim::spawn_shim, Seed::become_shim))
         }
         Start::Containers => {

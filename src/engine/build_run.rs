@@ -70,8 +70,13 @@ impl Builder<'_> {
             tree.lease.leave();
         }
         if let Some(shim) = step.shim {
+            let mut client = shim.into_client();
+            // Heard of only where the step has ended by itself.
+            if code.is_ok() && client.cleared().is_err() {
+                sweep(&groups(&tree.id))?;
+            }
             // A shim that is gone already needs no word; one that hears none takes down again what is down.
-            let _ = shim.into_client().finished();
+            let _ = client.finished();
         }
         let code = code?;
         // From here on the upper directory is ours again.

@@ -8,7 +8,7 @@ use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
-use crate::shim::{Client, Status};
+use crate::shim::{Client, ShimError, Status};
 use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, reserve, sweep_records};
 use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
@@ -91,11 +91,23 @@ impl Engine {
         fault::cut(Point::RemoveReleased);
         self.erase(&record, volumes || record.request.auto_remove)?;
         drop(lock);
-        if let Some(shim) = &mut shim {
-            // One that is gone needs no word.
-            let _ = shim.finished();
+        match &mut shim {
+            Some(shim) => self.part(id, shim),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// Parts from the shim of a container that has ended, after what the container held was taken down.
+    pub(super) fn part(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
+        if client.cleared().is_err() && !self.paths.container(id).exists() {
+            // It was killed before it had removed the control groups, and no later start will meet them.
+            sweep(&groups(id))?;
+        }
+        match client.finished() {
+            // It has waited long enough, or was killed; there is nothing left to say.
+            Err(ShimError::Codec(_)) | Ok(()) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Returns the record of a container that does not run; with `force` it is killed first, and its shim waits for the

@@ -163,11 +163,7 @@ impl Engine {
     /// When something cannot be given back; the shim then tries again in a process of its own.
     pub fn end(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
         self.finish(id)?;
-        match client.finished() {
-            // It has waited long enough, or was killed; there is nothing left to say.
-            Err(ShimError::Codec(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        self.part(id, client)
     }
 
     /// Puts the shim's order together: range of ids, filter, bundle.

@@ -117,13 +117,14 @@ impl Cgroups {
     }
 
     /// Opens the directories the keeper and the container's processes are born in (version 2).
-    pub(super) fn birth_dirs(&self) -> Result<Option<(OwnedFd, OwnedFd)>, LaunchError> {
-        let Some(group) = self.groups.first().filter(|_| self.unified) else { return Ok(None) };
+    pub(super) fn birth_dirs(&self) -> Result<(OwnedFd, OwnedFd), LaunchError> {
+        let none = || LaunchError::refused("find the control group to be born in: there is none");
+        let group = self.groups.first().ok_or_else(none)?;
         let open = |dir: PathBuf| {
             rustix::fs::open(&dir, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
                 .at(|| format!("open {}", dir.display()))
         };
-        Ok(Some((open(group.dir.with_file_name(KEEPER))?, open(group.dir.clone())?)))
+        Ok((open(group.dir.with_file_name(KEEPER))?, open(group.dir.clone())?))
     }
 
     /// Returns the directory of the group that has this controller.

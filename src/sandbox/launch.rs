@@ -4,17 +4,17 @@ use super::bundle::{Bundle, UserNamespace};
 use super::cgroup::Cgroups;
 use super::error::{Context, LaunchError};
 use super::init::limit_number;
-use super::keeper::MADE;
-use super::mounter::{ERROR, FRAME, KEEPER, Mounter, NETWORK, TERMINAL, landlock_rules, open_file, outer_flags};
+use super::mounter::{Mounter, landlock_rules, open_file, outer_flags};
+use super::nest::Nest;
 use super::outside::{end, give_pipes, make, namespace_with_map, open_namespace, write_maps};
+use super::pending::Pending;
 use super::plan::{Kind, LaunchPlan, Step, UserPlan, plan};
-use super::running::Running;
 use super::user::IDS;
 use crate::security::enforced::{Launched, require};
 use crate::security::{self, Enforced, HostFeatures};
 use crate::sys::fault::{self, Point};
 use crate::sys::process::*;
-use crate::sys::socket::{pair, recv_frame, send_frame};
+use crate::sys::socket::{pair, send_frame};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -31,25 +31,12 @@ pub struct Kept {
 #[derive(Debug)]
 pub struct Launch;
 
-/// A launch whose namespaces exist and whose tree is being assembled; dropping it takes everything down.
-#[derive(Debug)]
-pub struct Pending {
-    mounter: Option<Child>,
-    report: OwnedFd,
-    keeper: OwnedFd,
-    kept: Kept,
-    cgroups: Option<Cgroups>,
-    enforced: Enforced,
-    base: u32,
-    shows_view: bool,
-}
-
 impl Launch {
     /// Makes control groups, namespaces and the file systems, and starts assembling the tree. The caller has one thread,
     /// its descriptors 0, 1 and 2 are open, and it is host root.
     ///
     /// `stdio` are the first process's streams, needed unless it has a terminal. `reuse` are the namespaces of the run
-    /// before, on a restart.
+    /// before, on a restart. `nest` are namespaces made beforehand, used where the plan wants just these.
     ///
     /// # Errors
     /// When the plan is refused or a step on this side fails; nothing is left behind.
@@ -57,8 +44,9 @@ impl Launch {
         bundle: &Bundle,
         stdio: Option<[BorrowedFd<'_>; 3]>,
         reuse: Option<&Kept>,
+        nest: Option<Nest>,
     ) -> Result<Pending, LaunchError> {
-        Self::begin_on(bundle, stdio, reuse, Self::look())
+        Self::begin_on(bundle, stdio, reuse, nest, Self::look())
     }
 
     /// Looks at the host, once in the life of this process.
@@ -75,6 +63,7 @@ impl Launch {
         bundle: &Bundle,
         stdio: Option<[BorrowedFd<'_>; 3]>,
         reuse: Option<&Kept>,
+        nest: Option<Nest>,
         host: &HostFeatures,
     ) -> Result<Pending, LaunchError> {
         let plan = plan(bundle, host).map_err(|error| LaunchError::refused(error.to_string()))?;
@@ -85,38 +74,40 @@ impl Launch {
         // No process of ours on the way to its program shows its memory or program to those inside.
         set_undumpable().at(|| "hide our memory")?;
         give_pipes(stdio, plan.user.base());
-        let mut cgroups = Cgroups::create(&plan.cgroup, plan.user.base())?;
-        let made = fault::fail(Point::GroupsMade).at(|| "make control groups");
-        let (mounter, report, keeper, kept) =
-            made.and_then(|()| start(bundle, &plan, host, stdio, reuse, &cgroups)).inspect_err(|_| cgroups.remove())?;
-        // While the mounter works. The program does not start before `finish`, so a refusal still comes first.
-        let enforced = enforced(bundle, &plan, host, &cgroups.missing);
-        let required = require(&bundle.require, host, &enforced);
-        let pending = Pending {
-            mounter: Some(mounter),
-            report,
-            keeper,
-            kept,
-            enforced,
-            cgroups: Some(cgroups),
-            base: plan.user.base(),
-            shows_view: plan.new.contains(&Kind::Cgroup),
-        };
-        required.map_err(|error| LaunchError::refused(error.to_string()))?;
+        // Processes are born in groups of version 2, and join those of version 1 later: these are made while the mounter works.
+        let mut born_in = if plan.cgroup.unified { Some(groups(&plan)?) } else { None };
+        let started = start(bundle, &plan, host, stdio, reuse, nest, born_in.as_ref());
+        let mut pending = started.inspect_err(|_| born_in.iter_mut().for_each(Cgroups::remove))?;
+        let cgroups = pending.cgroups.insert(match born_in {
+            Some(cgroups) => cgroups,
+            None => groups(&plan)?,
+        });
+        pending.join = cgroups.join_files()?;
+        // The program does not start before `finish`, so a refusal still comes first.
+        let enforced = pending.enforced.insert(enforced(bundle, &plan, host, &cgroups.missing));
+        require(&bundle.require, host, enforced).map_err(|error| LaunchError::refused(error.to_string()))?;
         Ok(pending)
     }
 }
 
-type Started = (Child, OwnedFd, OwnedFd, Kept);
+/// Makes the control groups of a plan.
+fn groups(plan: &LaunchPlan) -> Result<Cgroups, LaunchError> {
+    let mut groups = Cgroups::create(&plan.cgroup, plan.user.base())?;
+    let made = fault::fail(Point::GroupsMade).at(|| "make control groups");
+    made.inspect_err(|_| groups.remove())?;
+    Ok(groups)
+}
 
+/// Makes namespaces and the file systems of the host's making; the mounter is at work when this returns.
 fn start(
     bundle: &Bundle,
     plan: &LaunchPlan,
     host: &HostFeatures,
     stdio: Option<[BorrowedFd<'_>; 3]>,
     reuse: Option<&Kept>,
-    cgroups: &Cgroups,
-) -> Result<Started, LaunchError> {
+    nest: Option<Nest>,
+    born_in: Option<&Cgroups>,
+) -> Result<Pending, LaunchError> {
     let present = present_user_namespace(plan, reuse)?;
     let mut files: Vec<(Kind, OwnedFd)> =
         plan.join.iter().map(|(kind, path)| Ok((*kind, open_file(path)?))).collect::<Result<_, LaunchError>>()?;
@@ -124,10 +115,12 @@ fn start(
     if let Some(netns) = reused_net {
         files.push((Kind::Net, netns.try_clone().at(|| "keep the network namespace")?));
     }
-    let (join, birth) = (cgroups.join_files()?, cgroups.birth_dirs()?);
+    let birth = born_in.map(Cgroups::birth_dirs).transpose()?;
     let (report, their_report) = pair().at(|| "make a socket")?;
     let (keeper, their_keeper) = pair().at(|| "make a socket")?;
     let flags = birth_flags(plan, present.is_some(), reused_net.is_some());
+    let nest = nest.filter(|_| flags == Nest::FLAGS);
+    let flags = if nest.is_some() { CloneFlags::default() } else { flags };
     let mounter = {
         let mounter = Mounter {
             bundle,
@@ -135,9 +128,9 @@ fn start(
             landlock_abi: host.landlock_abi,
             report: their_report,
             keeper: their_keeper,
+            nest: nest.as_ref().map(Nest::door),
             userns: present.as_ref().map(AsFd::as_fd),
             joins: files.iter().map(|(kind, file)| (*kind, file.as_fd())).collect(),
-            join: join.iter().map(AsFd::as_fd).collect(),
             birth: birth.as_ref().map(|(_, payload)| payload.as_fd()),
             stdio,
         };
@@ -151,13 +144,25 @@ fn start(
         })
         .at(|| "make the container's namespaces")?
     };
+    spread(mounter.pid);
     let made = fault::fail(Point::MounterMade).at(|| "make the container's namespaces");
-    match made.and_then(|()| furnish(bundle, plan, &mounter, &report, present)) {
+    match made.and_then(|()| furnish(bundle, plan, &mounter, nest.as_ref(), &report, present)) {
         Ok(mut kept) => {
             if let Some(netns) = reused_net {
                 kept.netns = Some(netns.try_clone().at(|| "keep the network namespace")?);
             }
-            Ok((mounter, report, keeper, kept))
+            Ok(Pending {
+                mounter: Some(mounter),
+                nest,
+                report,
+                keeper,
+                kept,
+                cgroups: None,
+                join: Vec::new(),
+                enforced: None,
+                base: plan.user.base(),
+                shows_view: plan.new.contains(&Kind::Cgroup),
+            })
         }
         Err(error) => {
             end(&mounter);
@@ -198,17 +203,19 @@ fn furnish(
     bundle: &Bundle,
     plan: &LaunchPlan,
     mounter: &Child,
+    nest: Option<&Nest>,
     report: &OwnedFd,
     present: Option<OwnedFd>,
 ) -> Result<Kept, LaunchError> {
     let staged = present.is_some();
+    let inside = nest.map_or(mounter.pid, Nest::pid);
     let userns = match (present, &plan.user) {
         (Some(userns), _) => Some(userns),
         (None, UserPlan::Host) => None,
         (None, UserPlan::Range { base } | UserPlan::Join { base, .. }) => {
             let map = format!("0 {base} {IDS}");
-            write_maps(mounter.pid, &map, &map)?;
-            Some(open_namespace(mounter.pid, "user")?)
+            write_maps(inside, &map, &map)?;
+            Some(open_namespace(inside, "user")?)
         }
     };
     inherit(bundle, mounter.pid)?;
@@ -216,7 +223,7 @@ fn furnish(
     // Before the mounter gets to work: it may end, and tell why, at any time from then on.
     let netns = match plan.new.contains(&Kind::Net) {
         false => None,
-        true if !staged => Some(open_namespace(mounter.pid, "net")?),
+        true if !staged => Some(open_namespace(inside, "net")?),
         // A reused one has no frame: the caller puts it in.
         true => None,
     };
@@ -249,129 +256,6 @@ fn inherit(bundle: &Bundle, pid: i32) -> Result<(), LaunchError> {
         }
     }
     Ok(())
-}
-
-/// What came from the processes on the way to the program.
-#[derive(Debug, Default)]
-struct Heard {
-    keeper: Option<Child>,
-    terminal: Option<OwnedFd>,
-}
-
-impl Pending {
-    /// Returns the container's own network namespace.
-    pub fn net_namespace(&self) -> Option<BorrowedFd<'_>> {
-        self.kept.netns.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Returns the pid of a process in the namespaces, for `/proc/PID/ns`.
-    pub fn mounter_pid(&self) -> i32 {
-        self.mounter.as_ref().map_or(0, |mounter| mounter.pid)
-    }
-
-    /// Lets the launch go on and waits until the program runs.
-    ///
-    /// # Errors
-    /// Why it could not be started; nothing is left behind then.
-    pub fn finish(mut self) -> Result<Running, LaunchError> {
-        let mut heard = Heard::default();
-        match self.run(&mut heard) {
-            Ok(init) => self.running(heard, init),
-            Err(error) => {
-                self.tear_down(heard.keeper.take());
-                Err(error)
-            }
-        }
-    }
-
-    fn run(&mut self, heard: &mut Heard) -> Result<Child, LaunchError> {
-        // When it is gone already, what it said is read below.
-        let _ = send_frame(self.report.as_fd(), b"proceed", &[]);
-        self.listen(heard)?;
-        let lost = || LaunchError::refused("start the container: a process on the way to the program died");
-        if heard.keeper.is_none() {
-            return Err(lost());
-        }
-        receive_child(self.keeper.as_fd())?.ok_or_else(lost)
-    }
-
-    /// Reads the report socket until its end, which means that the program runs. After a failure it goes on until the
-    /// keeper is known or cannot come any more: who failed may have been quicker than the mounter that tells of it.
-    fn listen(&mut self, heard: &mut Heard) -> Result<(), LaunchError> {
-        let mut failed = None;
-        while let Some((frame, descriptors)) =
-            recv_frame(self.report.as_fd(), FRAME).at(|| "hear from the container's first processes")?
-        {
-            let first = descriptors.into_iter().next();
-            match (frame.first().copied(), first) {
-                (Some(ERROR), _) => failed = failed.or_else(|| Some(LaunchError::decode(&frame[1..]))),
-                (Some(KEEPER), Some(pidfd)) => heard.keeper = Some(Child { pid: pid(&frame), pidfd }),
-                (Some(TERMINAL), terminal) => heard.terminal = terminal,
-                (Some(NETWORK), netns) => self.kept.netns = netns,
-                _ => {}
-            }
-            if failed.is_some() && heard.keeper.is_some() {
-                break;
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    fn running(mut self, heard: Heard, init: Child) -> Result<Running, LaunchError> {
-        if let Some(mounter) = self.mounter.take() {
-            let _ = wait_exit(mounter.pid);
-        }
-        let (Some(keeper), Some(cgroups)) = (heard.keeper, self.cgroups.take()) else {
-            return Err(LaunchError::refused("start the container: the keeper is missing"));
-        };
-        let socket = self.keeper.try_clone().at(|| "keep the keeper's socket")?;
-        let kept = std::mem::replace(&mut self.kept, Kept { userns: None, netns: None });
-        let enforced = self.enforced.clone();
-        Ok(Running::new(init, keeper, socket, heard.terminal, kept, cgroups, enforced, self.base, self.shows_view))
-    }
-
-    /// Ends every process of a launch that failed and removes its control groups.
-    fn tear_down(&mut self, keeper: Option<Child>) {
-        if let Some(mounter) = self.mounter.take() {
-            end(&mounter);
-        }
-        if let Some(keeper) = keeper {
-            // The keeper says so at once after it made the first process, which may have failed before that: ended earlier,
-            // it would leave a process nobody knows.
-            let init = receive_child(self.keeper.as_fd());
-            end(&keeper);
-            if let Ok(Some(init)) = init {
-                end(&init);
-            }
-        }
-        if let Some(mut cgroups) = self.cgroups.take() {
-            let _ = cgroups.kill_all();
-            cgroups.remove();
-        }
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        if self.mounter.is_some() {
-            self.tear_down(None);
-        }
-    }
-}
-
-/// Reads the pid behind a frame's tag.
-pub(super) fn pid(frame: &[u8]) -> i32 {
-    frame.get(1..5).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_le_bytes)
-}
-
-/// Receives a process the keeper made.
-pub(super) fn receive_child(keeper: BorrowedFd<'_>) -> Result<Option<Child>, LaunchError> {
-    let Some((frame, descriptors)) = recv_frame(keeper, FRAME).at(|| "hear from the keeper")? else { return Ok(None) };
-    match (frame.first(), descriptors.into_iter().next()) {
-        (Some(&MADE), Some(pidfd)) => Ok(Some(Child { pid: pid(&frame), pidfd })),
-        (Some(_), _) => Err(LaunchError::decode(&frame[1..])),
-        (None, _) => Ok(None),
-    }
 }
 
 /// States what holds, from the plan and from what the kernel offered; `missing` are limits without a file of the kernel's.

@@ -6,7 +6,7 @@ use super::error::{Context, LaunchError};
 use super::init::{Start, Stdio, start};
 use super::keeper::{Keeper, MADE};
 use super::plan::{Kind, LaunchPlan, Step, UserPlan};
-use super::tree::{Tree, attach_at, inner_mounts};
+use super::tree::{Tree, attach_at, cgroup_mounts, proc_mount};
 use crate::security::landlock::{Prepared, RuleInput, RuleMount, prepare, rule_set};
 use crate::sys::credentials::{set_groups, set_ids};
 use crate::sys::fault::{self, Point};
@@ -28,12 +28,12 @@ pub(super) struct Mounter<'a> {
     pub(super) report: OwnedFd,
     /// The keeper's end of its socket to the shim.
     pub(super) keeper: OwnedFd,
+    /// Process in whose namespaces it is to live; `None` when it was born in its own.
+    pub(super) nest: Option<BorrowedFd<'a>>,
     /// User namespace to enter; `None` when the process was born in its own or stays in the host's.
     pub(super) userns: Option<BorrowedFd<'a>>,
     /// Namespaces to enter.
     pub(super) joins: Vec<(Kind, BorrowedFd<'a>)>,
-    /// Files to join the control groups (version 1).
-    pub(super) join: Vec<BorrowedFd<'a>>,
     /// Group the first process is born in (version 2).
     pub(super) birth: Option<BorrowedFd<'a>>,
     /// Standard streams of the first process, unless it has a terminal.
@@ -87,6 +87,9 @@ impl Mounter<'_> {
     fn work(&self) -> Result<(), LaunchError> {
         let plan = self.plan;
         let at = Path::new(PLACE);
+        if let Some(nest) = self.nest {
+            setns(nest, super::nest::Nest::FLAGS).at(|| "enter the container's namespaces")?;
+        }
         let (_, outside) = self.frame()?;
         fault::fail(Point::MounterTree).at(|| "hear from the shim")?;
         let staged = self.userns.is_some() || !self.joins.is_empty();
@@ -114,9 +117,10 @@ impl Mounter<'_> {
         let (network, rest): (Vec<&Step>, Vec<&Step>) =
             plan.early.iter().partition(|step| matches!(step, Step::Sysctl { .. } | Step::Loopback));
         tree.steps(&rest)?;
-        self.frame()?;
+        // With it come the files to join the control groups of version 1.
+        let (_, join) = self.frame()?;
         tree.steps(&network)?;
-        self.populate(&mut tree)
+        self.populate(&mut tree, &join)
     }
 
     /// Receives one frame of the shim.
@@ -185,13 +189,14 @@ impl Mounter<'_> {
     }
 
     /// Leaves the keeper and the first process behind and finishes the tree with what the latter made.
-    fn populate(&self, tree: &mut Tree<'_>) -> Result<(), LaunchError> {
+    fn populate(&self, tree: &mut Tree<'_>, join: &[OwnedFd]) -> Result<(), LaunchError> {
+        let join: Vec<_> = join.iter().map(AsFd::as_fd).collect();
         let domain = self.domain(tree)?;
         let (ours, theirs) = pair().at(|| "make a socket")?;
         let keeper = clone_process(CloneFlags::PARENT, None, || {
             // So that the mounter's death is seen as an end of file.
             close_inherited(ours.as_fd());
-            let Err(error) = self.keep(tree, domain, theirs.as_fd());
+            let Err(error) = self.keep(tree, domain, join, theirs.as_fd());
             tell(self.report.as_fd(), &error);
             1
         })
@@ -205,8 +210,12 @@ impl Mounter<'_> {
             send_frame(self.report.as_fd(), &[TERMINAL], &[master.as_fd()]).at(|| "hand the terminal over")?;
         }
         // When it fails it has told the shim itself.
-        let Some((_, made)) = recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? else { exit(1) };
-        tree.late(made.into_iter())?;
+        let made = || match recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? {
+            Some((_, made)) => Ok(made.into_iter()),
+            None => exit(1),
+        };
+        tree.proc(made()?)?;
+        tree.views(made()?)?;
         fault::fail(Point::MounterPivot).at(|| "make the tree the root")?;
         tree.pivot()?;
         send_frame(ours.as_fd(), b"go", &[]).at(|| "release the first process")
@@ -237,6 +246,7 @@ impl Mounter<'_> {
         &self,
         tree: &Tree<'_>,
         domain: Option<Prepared>,
+        join: Vec<BorrowedFd<'_>>,
         mounter: BorrowedFd<'_>,
     ) -> Result<std::convert::Infallible, LaunchError> {
         let _ = set_name(c"bulkhead-keeper");
@@ -252,7 +262,7 @@ impl Mounter<'_> {
         } else if self.plan.new.contains(&Kind::Pid) {
             unshare(CloneFlags::NEWPID).at(|| "make a pid namespace")?;
         }
-        let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, mounter))
+        let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, &join, mounter))
             .at(|| "start the first process")?;
         fault::cut(Point::KeeperMade);
         let mut frame = vec![MADE];
@@ -261,24 +271,24 @@ impl Mounter<'_> {
         let pts = tree.pts.as_ref().map(AsFd::as_fd);
         let mut keep = vec![self.keeper.as_fd(), init.pidfd.as_fd()];
         keep.extend(pts);
-        keep.extend(&self.join);
+        keep.extend(&join);
         keep.extend(self.birth);
         (0..3).try_for_each(|number| dup_onto(null.as_fd(), number)).at(|| "let the streams go")?;
         drop(null);
         close_all_from(3, &keep).at(|| "close our descriptors")?;
-        let (join, birth, hardening) = (self.join.clone(), self.birth, &self.bundle.hardening);
+        let (birth, hardening) = (self.birth, &self.bundle.hardening);
         let socket = self.keeper.as_fd();
         // Not returned from: owners of what was just closed lie in the frames above.
         exit(Keeper { socket, pts, join, birth, init: &init, hardening, view: None }.serve())
     }
 
     /// The first process's life before its program.
-    fn first(&self, tree: &Tree<'_>, mounter: BorrowedFd<'_>) -> i32 {
+    fn first(&self, tree: &Tree<'_>, join: &[BorrowedFd<'_>], mounter: BorrowedFd<'_>) -> i32 {
         let report = match self.report.try_clone() {
             Ok(report) => report,
             Err(_) => return 125,
         };
-        let (report, error) = match self.inner(mounter) {
+        let (report, error) = match self.inner(join, mounter) {
             Err(error) => (report, error),
             Ok(()) => {
                 let stdio = match (&tree.terminal, self.stdio) {
@@ -294,18 +304,21 @@ impl Mounter<'_> {
         1
     }
 
-    /// Joins the control groups and makes the mounts that need this process.
-    fn inner(&self, mounter: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    /// Joins the control groups and makes the mounts that need this process, which the mounter attaches meanwhile.
+    fn inner(&self, join: &[BorrowedFd<'_>], mounter: BorrowedFd<'_>) -> Result<(), LaunchError> {
+        let give = |mounts: Vec<OwnedFd>| {
+            let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
+            send_frame(mounter, b"mounts", &mounts).at(|| "hand mounts over")
+        };
+        give(proc_mount(self.plan)?)?;
         fault::fail(Point::InitJoin).at(|| "join the control groups")?;
-        super::cgroup::join(&self.join).at(|| "join the control groups")?;
+        super::cgroup::join(join).at(|| "join the control groups")?;
         if let Some((_, view)) = self.joins.iter().find(|(kind, _)| *kind == Kind::Cgroup) {
             setns(*view, CloneFlags::NEWCGROUP).at(|| "enter the control group namespace")?;
         } else if self.plan.new.contains(&Kind::Cgroup) {
             unshare(CloneFlags::NEWCGROUP).at(|| "make a control group namespace")?;
         }
-        let mounts = inner_mounts(self.plan)?;
-        let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
-        send_frame(mounter, b"mounts", &mounts).at(|| "hand mounts over")?;
+        give(cgroup_mounts(self.plan)?)?;
         match recv_frame(mounter, FRAME).at(|| "hear from the mounter")? {
             Some(_) => Ok(()),
             // It has told why; this process goes quietly.

@@ -4,9 +4,10 @@ use super::bundle::Process;
 use super::cgroup::Cgroups;
 use super::error::{Context, LaunchError};
 use super::keeper::{END, EXEC, VIEW};
-use super::launch::{Kept, receive_child};
+use super::launch::Kept;
 use super::mounter::{ERROR, FRAME, TERMINAL};
 use super::outside::open_namespace;
+use super::pending::receive_child;
 use super::wire;
 use crate::security::Enforced;
 use crate::sys::process::{Child, pidfd_kill, wait_exit};
@@ -159,12 +160,12 @@ impl Running {
         self.cgroups.oom_killed()
     }
 
-    /// Ends the keeper and removes the control groups, after the first process was reaped; returns the namespaces for a
-    /// restart.
+    /// Ends the keeper and every other process, after the first one was reaped; returns the namespaces for a restart, and
+    /// the control groups, which are removed when they are dropped.
     ///
     /// With the keeper goes the mount of the root, for which the kernel writes the container's files to the disk (10 ms and
     /// more). Only a `patient` caller waits for that, and reaps the keeper; it must be one if the root is used again.
-    pub fn destroy(mut self, patient: bool) -> Kept {
+    pub fn destroy(self, patient: bool) -> (Kept, EmptyGroups) {
         let _ = send_frame(self.socket.as_fd(), &[END], &[]);
         let _ = pidfd_kill(self.keeper.pidfd.as_fd(), libc::SIGKILL);
         // It takes the mounts down as it ends, which may go on beside the removal of groups that do not hold it.
@@ -173,10 +174,19 @@ impl Running {
             let _ = wait_exit(self.keeper.pid);
         }
         let _ = self.cgroups.kill_all();
-        self.cgroups.remove();
         if !held && patient {
             let _ = wait_exit(self.keeper.pid);
         }
-        self.kept
+        (self.kept, EmptyGroups(self.cgroups))
+    }
+}
+
+/// Control groups without processes; dropping this removes them.
+#[derive(Debug)]
+pub struct EmptyGroups(Cgroups);
+
+impl Drop for EmptyGroups {
+    fn drop(&mut self) {
+        self.0.remove();
     }
 }

@@ -133,7 +133,9 @@ impl Client {
                 Ok(value) => break Ok(value),
                 Err(Reply::Refused(why)) => break Err(ShimError::Refused(why)),
                 Err(Reply::Failed(failure)) => break Err(ShimError::Failed(failure)),
-                Err(other @ (Reply::Exited { .. } | Reply::Stopped { .. } | Reply::ExecExited { .. })) => {
+                Err(
+                    other @ (Reply::Exited { .. } | Reply::Stopped { .. } | Reply::ExecExited { .. } | Reply::Cleared),
+                ) => {
                     kept.insert(looked, (other, descriptors));
                     looked += 1;
                 }
@@ -265,6 +267,17 @@ impl Client {
     /// When the container is not paused.
     pub fn unpause(&mut self) -> Result<(), ShimError> {
         self.done("unpause", &Request::Unpause)
+    }
+
+    /// Waits, after the container's end was heard, until the shim has taken down its part.
+    ///
+    /// # Errors
+    /// When the shim dies first.
+    pub fn cleared(&mut self) -> Result<(), ShimError> {
+        self.ask("clear", None, Some(ANSWER), |reply, _| match reply {
+            Reply::Cleared => Ok(()),
+            other => Err(other),
+        })
     }
 
     /// Says that what the container held has been taken down; see [`ShimPlan::starter_finishes`].

@@ -23,11 +23,22 @@ pub(super) trait Jail: Sized {
     type Pending;
     /// What a restart uses again: user and network namespaces.
     type Kept;
+    /// What is left of a run without any process; dropping it takes it down.
+    type Remains;
+    /// What can be made before the plan of a launch is known.
+    type Nest;
 
     /// Finds out beforehand what every launch needs to know of the host.
-    fn prepare() {}
-    /// Makes the namespaces, or uses those of the last run.
-    fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Self::Kept>) -> Result<Self::Pending, Failure>;
+    fn look() {}
+    /// Makes beforehand what most launches need.
+    fn nest() -> Option<Self::Nest>;
+    /// Makes the namespaces, or uses those of the last run, or those made beforehand.
+    fn begin(
+        bundle: &Bundle,
+        stdio: Stdio<'_>,
+        kept: Option<&Self::Kept>,
+        nest: Option<Self::Nest>,
+    ) -> Result<Self::Pending, Failure>;
     /// Returns the network namespace, if it is the container's own, and the pid of a process inside.
     fn network(pending: &Self::Pending) -> (Option<BorrowedFd<'_>>, i32);
     /// Starts the first process.
@@ -48,7 +59,7 @@ pub(super) trait Jail: Sized {
     fn oom_killed(&self) -> bool;
     /// What is enforced.
     fn enforced(&self) -> Option<Enforced>;
-    /// Ends every process and takes down all but what a restart uses again; the first process is reaped already. Only when
-    /// `patient` it waits until the files are let go of too.
-    fn destroy(self, patient: bool) -> Self::Kept;
+    /// Ends every process; returns what a restart uses again, and what is left to take down. The first process is reaped
+    /// already. Only when `patient` it waits until the files are let go of too.
+    fn destroy(self, patient: bool) -> (Self::Kept, Self::Remains);
 }

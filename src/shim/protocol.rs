@@ -148,6 +148,8 @@ pub enum Reply {
         /// Exit code, 128 + n for signal n.
         code: i32,
     },
+    /// Told unasked, after the end, to the caller that takes down what the container held: nothing else of it is left.
+    Cleared,
     /// The state.
     State(Box<State>),
     /// The request cannot be carried out now.

@@ -4,7 +4,9 @@ use super::error::ShimError;
 use super::jail::{Added, Jail, Stdio};
 use super::protocol::{Failure, FailureKind};
 use super::seed::{Seed, role_with};
-use crate::sandbox::{Bundle, Kept, Launch, LaunchError, LaunchErrorKind, Pending, Process, Running};
+use crate::sandbox::{
+    Bundle, EmptyGroups, Kept, Launch, LaunchError, LaunchErrorKind, Nest, Pending, Process, Running,
+};
 use crate::security::Enforced;
 use rustix::fd::{BorrowedFd, OwnedFd};
 
@@ -22,13 +24,19 @@ impl From<LaunchError> for Failure {
 impl Jail for Running {
     type Pending = Pending;
     type Kept = Kept;
+    type Nest = Nest;
+    type Remains = EmptyGroups;
 
-    fn prepare() {
+    fn look() {
         Launch::look();
     }
 
-    fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Kept>) -> Result<Pending, Failure> {
-        Ok(Launch::begin(bundle, stdio, kept)?)
+    fn nest() -> Option<Nest> {
+        Nest::make()
+    }
+
+    fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Kept>, nest: Option<Nest>) -> Result<Pending, Failure> {
+        Ok(Launch::begin(bundle, stdio, kept, nest)?)
     }
 
     fn network(pending: &Pending) -> (Option<BorrowedFd<'_>>, i32) {
@@ -72,7 +80,7 @@ impl Jail for Running {
         Some(self.enforced.clone())
     }
 
-    fn destroy(self, patient: bool) -> Kept {
+    fn destroy(self, patient: bool) -> (Kept, EmptyGroups) {
         Self::destroy(self, patient)
     }
 }
@@ -84,7 +92,15 @@ impl Seed {
     /// # Errors
     /// When no process can be made.
     pub fn fork() -> Result<Self, ShimError> {
-        Self::fork_with::<Running>()
+        Self::fork_with::<Running>(false)
+    }
+
+    /// As [`Seed::fork`], for one container, whose namespaces are made while nobody knows yet what it is to be.
+    ///
+    /// # Errors
+    /// When no process can be made.
+    pub fn fork_for_one() -> Result<Self, ShimError> {
+        Self::fork_with::<Running>(true)
     }
 }
 

@@ -9,8 +9,7 @@ use super::error::{ShimError, io_error};
 use super::jail::Jail;
 use super::serve::serve;
 use crate::sys::fork;
-use crate::sys::process::{close_all_from, leave_real_time, move_onto, reap_any};
-use rustix::event::{PollFd, PollFlags};
+use crate::sys::process::{close_all_from, leave_real_time, move_onto, reap_any, spread};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -33,25 +32,17 @@ pub struct Seed {
 }
 
 impl Seed {
-    pub(super) fn fork_with<J: Jail>() -> Result<Self, ShimError> {
+    pub(super) fn fork_with<J: Jail>(nests: bool) -> Result<Self, ShimError> {
         let (ours, theirs) = socket_pair().map_err(io_error("make the seed's socket"))?;
-        let up = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
-            .map_err(io_error("make the seed's signal"))?;
-        let first = up.as_fd();
         let run = move || {
-            let _ = rustix::io::write(first, &1u64.to_ne_bytes());
             if let Ok(socket) = detach(theirs) {
-                live::<J>(socket);
+                live::<J>(socket, nests);
             }
             0
         };
         match fork::fork(run) {
-            Ok(_) => {
-                // Linux leaves a forked process on its parent's processor until that one has nothing else to do. Waiting
-                // for its first word lets it run at once, and the parent goes on on the other processor. An eventfd wakes
-                // without the hint that the waker will sleep, which would keep both on one; a seed that died hangs up.
-                let mut either = [PollFd::new(&up, PollFlags::IN), PollFd::new(&ours, PollFlags::empty())];
-                let _ = rustix::event::poll(&mut either, None);
+            Ok(child) => {
+                spread(child.pid());
                 Ok(Self { socket: ours })
             }
             Err(source) => Err(ShimError::Io { what: "fork the seed of the shim".to_owned(), source }),
@@ -90,9 +81,10 @@ fn order(seed: &OwnedFd, order: u8, descriptor: Option<BorrowedFd<'_>>) -> Resul
 }
 
 /// The seed's life.
-fn live<J: Jail>(socket: OwnedFd) {
-    // The command line is still parsing: what can be known without its plan is found out meanwhile.
-    J::prepare();
+fn live<J: Jail>(socket: OwnedFd, nests: bool) {
+    // The command line is still parsing: what can be made and known without its plan is, meanwhile.
+    let mut nest = if nests { J::nest() } else { None };
+    J::look();
     loop {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
@@ -107,13 +99,13 @@ fn live<J: Jail>(socket: OwnedFd) {
             _ => None,
         });
         match (byte[0], descriptor) {
-            (BECOME, None) => return serve::<J>(socket),
+            (BECOME, None) => return serve::<J>(socket, nest.take()),
             (FORK, Some(launch)) => {
                 let run = move || {
                     if let Ok(launch) = keep_only(launch) {
                         // A session of its own, as the seed's.
                         let _ = rustix::process::setsid();
-                        serve::<J>(launch);
+                        serve::<J>(launch, None);
                     }
                     0
                 };
@@ -160,7 +152,7 @@ pub(super) fn role_with<J: Jail>() -> Result<(), ShimError> {
         .map_err(io_error("take the launch socket from standard input"))?;
     super::codec::check_peer(socket.as_fd())?;
     let socket = detach(socket)?;
-    serve::<J>(socket);
+    serve::<J>(socket, None);
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Serves one container from its plan to its end. Ends silently when the socket closes before a plan came.
-pub(super) fn serve<J: Jail>(socket: OwnedFd) {
+pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
     let mut receiver = Receiver::default();
     // The engine is forgiven nothing on this socket: whatever is no launch ends it.
     let Ok(Some((Request::Launch(plan), _))) = receiver.wait(socket.as_fd(), None) else { return };
@@ -29,7 +29,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd) {
         Ok(supervisor) => supervisor,
         Err(error) => return drop(send(&socket, &Reply::Failed(failure(&error)), &[])),
     };
-    match launch(&mut supervisor, &socket, &mut receiver) {
+    match launch(&mut supervisor, nest, &socket, &mut receiver) {
         Ok(Some(pid)) => {
             if send(&socket, &Reply::Started { pid }, &[]).is_ok() {
                 let number = supervisor.add_caller(socket, true);
@@ -63,10 +63,11 @@ fn send(socket: &OwnedFd, reply: &Reply, descriptors: &[BorrowedFd<'_>]) -> Resu
 /// Performs the launch's conversation; `None` when the engine went away.
 fn launch<J: Jail>(
     supervisor: &mut Supervisor<J>,
+    nest: Option<J::Nest>,
     socket: &OwnedFd,
     receiver: &mut Receiver,
 ) -> Result<Option<i32>, Failure> {
-    let pending = supervisor.begin()?;
+    let pending = supervisor.begin(nest)?;
     fault::cut(Point::ShimBegun);
     let (network, pid) = J::network(&pending);
     let reply = Reply::Namespaces { net: network.is_some(), pid };

@@ -179,7 +179,7 @@ pub(crate) fn launch_on(bundle: &Bundle, host: &HostFeatures) -> Result<Live, La
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-    let running = Launch::begin_on(bundle, Some(streams), None, host)?.finish()?;
+    let running = Launch::begin_on(bundle, Some(streams), None, None, host)?.finish()?;
     Ok(Live { running, output: output.into() })
 }
 
@@ -529,7 +529,7 @@ fn landlock_alone_refuses_a_leaked_directory_of_the_host() {
             change(&mut bundle);
             let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
             let streams = [directory.as_fd(), write.as_fd(), write.as_fd()];
-            let running = Launch::begin(&bundle, Some(streams), None).unwrap().finish().unwrap();
+            let running = Launch::begin(&bundle, Some(streams), None, None).unwrap().finish().unwrap();
             drop(write);
             Live { running, output: output.into() }.end().1.contains("WON")
         };
@@ -567,7 +567,7 @@ fn a_terminal_controls_its_process() {
         ]);
         bundle.process.tty = true;
         bundle.process.tty_size = Some((24, 80));
-        let mut running = Launch::begin(&bundle, None, None).unwrap().finish().unwrap();
+        let mut running = Launch::begin(&bundle, None, None, None).unwrap().finish().unwrap();
         let mut terminal = std::fs::File::from(running.terminal.take().unwrap());
         let (mut text, mut byte) = (String::new(), [0]);
         // What is typed is echoed at once, so it waits until the program has said its part.
@@ -662,12 +662,12 @@ fn a_restart_keeps_user_and_network_namespaces() {
             bundle.cgroup.path = bulkhead::sandbox::group_name(&ContainerId::generate());
             let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
             let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-            let running = Launch::begin(&bundle, Some(streams), kept.as_ref()).unwrap().finish().unwrap();
+            let running = Launch::begin(&bundle, Some(streams), kept.as_ref(), None).unwrap().finish().unwrap();
             drop(write);
             let mut text = String::new();
             std::fs::File::from(output).read_to_string(&mut text).unwrap();
             bulkhead::sys::process::wait_exit(running.init.pid).unwrap();
-            kept = Some(running.destroy(true));
+            kept = Some(running.destroy(true).0);
             texts.push(text.lines().map(str::to_owned).collect::<Vec<_>>());
         }
         assert_eq!(texts[0][..2], texts[1][..2]);
@@ -757,7 +757,7 @@ fn speed() {
         let mut times: [Vec<u128>; 4] = Default::default();
         for _ in 0..200 {
             let began = std::time::Instant::now();
-            let pending = Launch::begin(&bundle, Some([null.as_fd(); 3]), None).unwrap();
+            let pending = Launch::begin(&bundle, Some([null.as_fd(); 3]), None, None).unwrap();
             times[0].push(began.elapsed().as_micros());
             let running = pending.finish().unwrap();
             times[1].push(began.elapsed().as_micros());

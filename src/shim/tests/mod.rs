@@ -89,7 +89,7 @@ fn process(script: &str) -> Process {
 impl Fixture {
     /// Starts a shim up to the point where the network would be made.
     fn launch(&self) -> LaunchConn {
-        let mut launch = Seed::fork_with::<PlainJail>().unwrap().become_shim().unwrap();
+        let mut launch = Seed::fork_with::<PlainJail>(true).unwrap().become_shim().unwrap();
         launch.launch(self.plan.clone()).unwrap();
         launch
     }

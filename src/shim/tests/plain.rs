@@ -60,8 +60,14 @@ fn kill(pid: i32, signal: Signal) -> Result<(), Failure> {
 impl Jail for PlainJail {
     type Pending = Pending;
     type Kept = ();
+    type Nest = ();
+    type Remains = ();
 
-    fn begin(bundle: &Bundle, stdio: Stdio<'_>, _kept: Option<&()>) -> Result<Pending, Failure> {
+    fn nest() -> Option<()> {
+        None
+    }
+
+    fn begin(bundle: &Bundle, stdio: Stdio<'_>, _kept: Option<&()>, _nest: Option<()>) -> Result<Pending, Failure> {
         Ok(Pending { process: bundle.process.clone(), stdio: own(stdio) })
     }
 
@@ -106,12 +112,13 @@ impl Jail for PlainJail {
         None
     }
 
-    fn destroy(self, _: bool) {
+    fn destroy(self, _: bool) -> ((), ()) {
         // What a pid namespace would do with the rest.
         let children =
             std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
         for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
+        ((), ())
     }
 }

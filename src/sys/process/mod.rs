@@ -115,6 +115,20 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: im
     Ok(Child { pid: pid as i32, pidfd })
 }
 
+/// Lets a process just made begin at once: moves it to another processor than ours, if it may run on one.
+///
+/// Linux often leaves it on its maker's processor, beside an idle one, until the maker waits for something.
+pub fn spread(pid: i32) {
+    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+    let pid = rustix::process::Pid::from_raw(pid);
+    let Ok(allowed) = sched_getaffinity(pid) else { return };
+    let mut others = allowed;
+    others.unset(sched_getcpu());
+    if others.count() > 0 && sched_setaffinity(pid, &others).is_ok() {
+        let _ = sched_setaffinity(pid, &allowed);
+    }
+}
+
 /// Returns where libc keeps this thread's id, by looking for it: no libc tells. `None` when it is not found.
 fn cached_thread_id() -> Option<u64> {
     // musl: six words of eight bytes, then the id ("struct pthread", pthread_impl.h).
