@@ -12,8 +12,8 @@ mod time;
 
 pub use digest::{Digest, DigestError, Sha256};
 pub use duration::{DurationError, format_go_duration, human_duration, parse_go_duration};
-pub(crate) use id::unique_name;
 pub use id::{ContainerId, IdError};
+pub(crate) use id::{hex, unique_name};
 pub use signal::{parse_signal, signal_name};
 pub use size::{Bytes, SizeError, human_size};
 pub use time::Timestamp;

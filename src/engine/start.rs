@@ -22,6 +22,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::Path;
 
+/// Most layers of an image that the places of mounts are laid below; sealed, its writable layer is one more, and overlay takes
+/// 500.
+const MAX_LAYERS: usize = 490;
+
 /// Makes a shim that waits for its plan.
 pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
 
@@ -179,7 +183,10 @@ impl Engine {
         let root = match &record.request.rootfs {
             Some(path) => Root::Directory(path.clone()),
             None => {
-                let active = Snapshotter::new(&self.paths).mounts(id.as_str())?;
+                let mut active = Snapshotter::new(&self.paths).mounts(id.as_str())?;
+                if (1..MAX_LAYERS).contains(&active.lowers.len()) {
+                    active.lowers.extend(self.paths.places());
+                }
                 Root::Overlay {
                     store: active.store,
                     lowers: active.lowers,

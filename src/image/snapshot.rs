@@ -1,16 +1,16 @@
 //! Snapshots: committed layers and the writable trees on top of them.
 //!
-//! `snapshots/<key>/{meta.json,fs,work}`; the key of a committed layer is the hexadecimal part of its chain id, other keys
+//! `snapshots/<key>/{meta.json,fs,work}`, where a writable tree has its record as an attribute of its directory instead; the key of a committed layer is the hexadecimal part of its chain id, other keys
 //! are chosen by the caller (a container's id). Ids on disk are plain. A layer is only ever put in place by a rename.
 
 use super::durable::{Moment, Synced};
 use super::error::{ImageError, Result};
 use super::index::{Index, Layer};
 use super::tree;
-use crate::base::{Digest, Timestamp};
+use crate::base::{Digest, hex};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
 use crate::sys::fault::{self, Point};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, XattrFlags, renameat_with};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -51,8 +51,6 @@ pub(super) enum Meta {
     Active {
         /// Layers below it, bottom first.
         chain: Vec<Digest>,
-        /// When it was prepared.
-        created: Timestamp,
     },
 }
 
@@ -122,8 +120,7 @@ impl Snapshotter {
         make_directory(&directory, 0o700, false)?;
         let make = || {
             fault::fail(Point::SnapshotMade).map_err(ImageError::io("make directory", &directory))?;
-            let meta = Meta::Active { chain: chain.to_vec(), created: Timestamp::now() };
-            write_meta(&directory, meta, None)?;
+            write_chain(&directory, chain)?;
             make_directory(&directory.join("fs"), 0o755, false)?;
             make_directory(&directory.join("work"), 0o700, false)
         };
@@ -157,7 +154,13 @@ impl Snapshotter {
 
     /// Reads a snapshot's record.
     pub(super) fn meta(&self, key: &str) -> Result<Meta> {
-        Ok(self.record(key)?.meta)
+        match self.record(key) {
+            Err(ImageError::Store(error)) if error.is_not_found() => match read_chain(&self.directory(key)) {
+                Some(chain) => Ok(Meta::Active { chain }),
+                None => Err(error.into()),
+            },
+            other => Ok(other?.meta),
+        }
     }
 
     fn record(&self, key: &str) -> Result<Record> {
@@ -237,6 +240,8 @@ impl Snapshotter {
         let failed = || ImageError::io("commit snapshot", &target);
         let lock = Index::lock(&self.paths)?;
         write_meta(directory, Meta::Layer(meta), Some(Moment::now()))?;
+        // One that was a writable tree is none any more; another has no such attribute.
+        let _ = rustix::fs::removexattr(directory, CHAIN);
         fault::fail(Point::LayerPut).map_err(failed())?;
         match renameat_with(CWD, directory, CWD, &target, RenameFlags::NOREPLACE) {
             Err(Errno::EXIST | Errno::NOTEMPTY) => {
@@ -293,7 +298,9 @@ impl Snapshotter {
     /// Lists the keys of all snapshots.
     pub(super) fn keys(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.store) else { return Vec::new() };
-        entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect()
+        let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+        // The layer of places is nobody's.
+        names.filter(|name| !name.starts_with('.')).collect()
     }
 }
 
@@ -304,6 +311,37 @@ fn check_key(key: &str) -> Result<()> {
         return Err(ImageError::Invalid { document: format!("snapshot key {key:?}"), what: "must be a plain name" });
     }
     Ok(())
+}
+
+/// The attribute of a writable snapshot's directory that is its record: the digests of the layers below it, bottom first, 32
+/// bytes each (*xattr(7)*, "Trusted extended attributes"). ext4 and xfs keep a short one in the inode, and ext4 one block for
+/// all that are equal, where a file would cost each container an inode and a block.
+const CHAIN: &str = "trusted.bulkhead.chain";
+/// Length of a digest, bytes.
+const DIGEST: usize = 32;
+
+/// Writes a writable snapshot's record: as an attribute, or as a file where the file system takes none, or none so long.
+fn write_chain(directory: &Path, chain: &[Digest]) -> Result<(), StoreError> {
+    let bytes: Option<Vec<u8>> = chain.iter().map(raw).collect::<Option<Vec<_>>>().map(|parts| parts.concat());
+    let set = |bytes: Vec<u8>| rustix::fs::setxattr(directory, CHAIN, &bytes, XattrFlags::empty()).is_ok();
+    if bytes.is_some_and(set) {
+        return Ok(());
+    }
+    write_meta(directory, Meta::Active { chain: chain.to_vec() }, None)
+}
+
+/// Reads the attribute that [`write_chain`] wrote.
+fn read_chain(directory: &Path) -> Option<Vec<Digest>> {
+    let mut bytes = vec![0; MAX_LAYERS * DIGEST];
+    let length = rustix::fs::getxattr(directory, CHAIN, &mut bytes[..]).ok()?;
+    let parts = bytes.get(..length)?.chunks(DIGEST);
+    parts.map(|part| Digest::from_hex(&hex(part)).ok()).collect()
+}
+
+/// Returns the bytes of a digest.
+fn raw(digest: &Digest) -> Option<Vec<u8>> {
+    let digits = digest.hex().as_bytes();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 fn write_meta(directory: &Path, meta: Meta, written: Option<Moment>) -> Result<(), StoreError> {

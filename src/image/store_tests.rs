@@ -4,7 +4,7 @@ use super::Removed;
 use super::error::ImageError;
 use super::testing::{Archive, Store, no_roots, two_layers};
 use crate::base::Digest;
-use crate::store::is_locked;
+use crate::store::{Durability, is_locked, write_bytes};
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
@@ -149,4 +149,37 @@ fn an_import_that_is_killed_leaves_only_what_is_collected() {
     store.images.collect(&|_| true, &no_roots).unwrap();
     store.check_clean();
     assert_eq!(store.layers(), 0);
+}
+
+#[test]
+fn a_writable_tree_costs_no_file_for_its_record_unless_an_attribute_cannot_hold_it() {
+    if !crate::tests::root() {
+        return;
+    }
+    let store = Store::new();
+    let snapshots = store.images.snapshots();
+    for count in [0, 1, 3, 499] {
+        let chain: Vec<_> = (0..count).map(|n| Digest::of(format!("{count} {n}").as_bytes())).collect();
+        for id in &chain {
+            std::fs::create_dir_all(store.paths.snapshots().join(id.hex()).join("fs")).unwrap();
+        }
+        let key = format!("tree-{count}");
+        let made = snapshots.prepare(&key, &chain).unwrap();
+        assert_eq!(snapshots.mounts(&key).unwrap(), made, "{count} layers");
+        let directory = store.paths.snapshots().join(&key);
+        let mut names: Vec<_> = std::fs::read_dir(&directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        if count <= 3 {
+            assert_eq!(names, ["fs", "work"], "{count} layers");
+        }
+        // What an earlier version, or a file system without attributes, has.
+        let text = br#"{"schema":1,"active":{"chain":[],"created":"2026-01-01T00:00:00Z"}}"#;
+        write_bytes(&directory.join("meta.json"), text, Durability::Atomic).unwrap();
+        assert_eq!(snapshots.mounts(&key).unwrap().lowers.len(), 0, "the file counts");
+        snapshots.remove(&key).unwrap();
+        assert!(!directory.exists() && snapshots.mounts(&key).is_err());
+    }
 }

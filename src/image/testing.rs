@@ -53,7 +53,7 @@ impl Store {
     }
 
     pub(super) fn layers(&self) -> usize {
-        std::fs::read_dir(self.paths.snapshots()).map_or(0, |entries| entries.count())
+        self.images.snapshots().keys().len()
     }
 }
 

@@ -5,7 +5,8 @@
 //!   version                      reserve (room given up on a full disk)
 //!   content/blobs/sha256/<hex>   content/ingest/<name>
 //!   images/references.json       image references -> manifest digest (written under `images/lock`)
-//!   snapshots/<key>/{meta.json,fs,work} or, for layers, {meta.json,fs,split,tar.zst}
+//!   snapshots/<key>/{fs,work}, its chain an attribute, or, for layers, snapshots/<key>/{meta.json,fs,split,tar.zst}
+//!   snapshots/.places/fs         layer below every container's: places of `hosts`, `hostname`, `resolv.conf`
 //!   containers/<id>/{config.json (engine), state.json (shim), log/}; sticky once started
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}

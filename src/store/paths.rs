@@ -2,9 +2,12 @@
 
 use super::record::StoreError;
 use crate::base::{ContainerId, Digest};
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, File, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+/// The layer of places, below the directory of snapshots, whose keys never begin with a dot.
+const PLACES: &str = ".places/fs";
 
 /// The two directories everything lies in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,12 +46,33 @@ impl Paths {
         for part in PARTS {
             make(&self.root.join(part))?;
         }
+        self.make_places()?;
         for part in ["locks", "ranges"] {
             make(&self.run.join(part))?;
         }
         super::write_bytes(&self.root.join("version"), b"1\n", super::Durability::Atomic)?;
         super::reserve::keep(self);
         Ok(())
+    }
+
+    /// Makes the layer of places ([`Self::places`]).
+    fn make_places(&self) -> Result<(), StoreError> {
+        let etc = self.snapshots().join(PLACES).join("etc");
+        let failed = |action| StoreError::io(action, &etc);
+        DirBuilder::new().recursive(true).create(&etc).map_err(failed("create directory"))?;
+        std::fs::set_permissions(&etc, Permissions::from_mode(0o755)).map_err(failed("set mode of"))?;
+        for name in ["hosts", "hostname", "resolv.conf"] {
+            let file = File::create(etc.join(name)).map_err(failed("make a place in"))?;
+            file.set_permissions(Permissions::from_mode(0o644)).map_err(failed("make a place in"))?;
+        }
+        Ok(())
+    }
+
+    /// Returns the layer that lies below those of every container, relative to [`Self::snapshots`]: the empty files that its
+    /// `hosts`, `hostname` and `resolv.conf` are mounted over, which each would have to make in its own tree otherwise. What an
+    /// image has in those places, or has removed, hides them. `None` where a power cut took it.
+    pub fn places(&self) -> Option<PathBuf> {
+        self.snapshots().join(PLACES).join("etc").exists().then(|| PLACES.into())
     }
 
     /// Returns the file of a named lock.

@@ -174,3 +174,46 @@ fn a_container_owns_its_names_until_the_next_start_and_the_disk_has_none_of_them
     let refused = world.bulkhead(&joins);
     assert!(refused.stderr.contains("not running"), "{refused:?}");
 }
+
+#[test]
+fn a_container_costs_the_disk_few_files() {
+    requires!(root);
+    let world = World::new();
+    let image = world.busybox();
+    world.ok(&["ps"]);
+    let before = world.files();
+    let id = world.ok(&["run", "-d", "--name", "web", "--network", "none", image, "sleep", "600"]);
+    let new = world.files();
+    let on_disk = new.difference(&before).filter(|path| path.starts_with("root/"));
+    let names: Vec<_> = on_disk.map(|path| path.trim_start_matches("root/").replace(&id, "ID")).collect();
+    assert_eq!(
+        names,
+        [
+            "containers/ID",
+            "containers/ID/config.json",
+            "containers/ID/state.json",
+            "names/web",
+            "snapshots/ID",
+            "snapshots/ID/fs",
+            "snapshots/ID/work",
+            "snapshots/ID/work/work"
+        ]
+    );
+    world.ok(&["exec", "web", "sh", "-c", "echo text >/etc/mine && cat /etc/hosts /etc/passwd >/dev/null"]);
+    assert!(world.root.join("snapshots").join(&id).join("fs/etc/mine").exists());
+    // The places below an image are nobody's to see: removed in the image, they are made above it.
+    world.write("ctx/Dockerfile", "FROM busybox\nCOPY Dockerfile /etc/hostname\n");
+    world.ok(&["build", "-t", "has:1", world.path("ctx").to_str().unwrap()]);
+    for flags in [&["--read-only"][..], &["--privileged", "--read-only"], &["--privileged"]] {
+        let start = [&["run", "--rm", "--network", "none"][..], flags];
+        for image in [image, "has:1"] {
+            let seen =
+                world.ok(&[start.concat(), vec![image, "sh", "-c", "cat /etc/hosts && stat -c %a /etc"]].concat());
+            assert!(seen.contains("localhost") && seen.ends_with("755"), "{flags:?} {image}: {seen}");
+        }
+    }
+    world.ok(&["rm", "-f", "web"]);
+    world.ok(&["rmi", "has:1"]);
+    world.ok(&["image", "prune", "-af"]);
+    assert!(world.root.join("snapshots/.places/fs/etc/hosts").exists(), "collected");
+}

@@ -272,7 +272,9 @@ fn endless(world: &World) -> std::process::Child {
 }
 
 fn snapshots(world: &World) -> usize {
-    std::fs::read_dir(world.root.join("snapshots")).unwrap().count()
+    // The layer of places is nobody's.
+    let entries = std::fs::read_dir(world.root.join("snapshots")).unwrap();
+    entries.filter(|entry| entry.as_ref().unwrap().file_name() != ".places").count()
 }
 
 #[test]
