@@ -4,11 +4,13 @@
 //! content and hands over all others. Formats: v7, ustar, PAX (with GNU sparse 0.0, 0.1 and 1.0), GNU (long names, base-256
 //! numbers, old sparse). Knows no file system.
 
+mod extensions;
 mod header;
 mod pax;
 mod reader;
 #[cfg(any(test, fuzzing))]
 mod repair;
+mod sparse;
 mod writer;
 
 pub(super) use header::Kind;

@@ -1,14 +1,15 @@
 //! Makes a layer's entries in the tree (*OCI image-spec "Layer"*), in the unpacking process: the tree is its root directory.
 
 use super::Limits;
+use super::metadata::times;
 use super::report::Report;
 use crate::image::split::SplitWriter;
 use crate::image::tar::{Entry, Kind, Reader, TarError};
 use crate::image::tree;
 use crate::sys::fault::{self, Point};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chmodat, chownat, fchmod, fchown,
-    fsetxattr, ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat, symlinkat, unlinkat, utimensat,
+    AtFlags, CWD, FileType, Mode, OFlags, chmodat, ftruncate, futimens, linkat, mkdirat, mknodat, openat, statat,
+    symlinkat, unlinkat,
 };
 use rustix::io::Errno;
 use std::io::{self, Read, Write};
@@ -56,17 +57,17 @@ pub(super) enum Refusal {
 /// The state of one unpacking.
 pub(super) struct Extractor<R, W: Write> {
     reader: Reader<R, SplitWriter<W>>,
-    root: OwnedFd,
+    pub(super) root: OwnedFd,
     limits: Limits,
     /// What is told at the end.
     pub(super) report: Report,
     /// The directory entries were last made in.
     parent: Option<(Vec<u8>, OwnedFd)>,
     /// Times of directories, set when nothing is made in them any more.
-    directories: Vec<(Vec<u8>, (i64, u32))>,
+    pub(super) directories: Vec<(Vec<u8>, (i64, u32))>,
 }
 
-type Step<T> = Result<T, Refusal>;
+pub(super) type Step<T> = Result<T, Refusal>;
 
 impl<R: Read, W: Write> Extractor<R, W> {
     /// Starts in the present root directory.
@@ -154,7 +155,7 @@ impl<R: Read, W: Write> Extractor<R, W> {
         }
     }
 
-    fn parent_fd(&self) -> &OwnedFd {
+    pub(super) fn parent_fd(&self) -> &OwnedFd {
         self.parent.as_ref().map_or(&self.root, |(_, fd)| fd)
     }
 
@@ -288,46 +289,6 @@ impl<R: Read, W: Write> Extractor<R, W> {
         self.directory_metadata(path, entry)
     }
 
-    fn directory_metadata(&mut self, path: &[u8], entry: &Entry) -> Step<()> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let (parent, name) = if path.is_empty() { (&self.root, &b"."[..]) } else { (self.parent_fd(), split(path).1) };
-        let fd = openat(parent, name, flags, Mode::empty()).map_err(failed(entry, "open directory"))?;
-        self.directories.push((path.to_vec(), entry.mtime));
-        self.open_metadata(entry, path, &fd)
-    }
-
-    /// Sets owner, mode, attributes and time of what is open. Owner first: changing it drops set-id bits.
-    fn open_metadata(&mut self, entry: &Entry, path: &[u8], fd: &OwnedFd) -> Step<()> {
-        let (uid, gid) = ids(entry);
-        if entry.kind == Kind::Directory || entry.uid != 0 || entry.gid != 0 {
-            fchown(fd, Some(uid), Some(gid)).map_err(failed(entry, "set owner"))?;
-        }
-        fchmod(fd, Mode::from(entry.mode)).map_err(failed(entry, "set mode"))?;
-        for (name, value) in &entry.xattrs {
-            match attribute(name) {
-                Attribute::Set => match fsetxattr(fd, &name[..], value, XattrFlags::empty()) {
-                    // Some programs write attributes that the file system does not know; Docker skips them too.
-                    Ok(()) | Err(Errno::NOTSUP) => {}
-                    Err(errno) => return Err(failed(entry, "set attribute")(errno)),
-                },
-                Attribute::Capability if entry.kind == Kind::File => {
-                    self.report.capabilities.push((path.to_vec(), value.clone()));
-                }
-                _ => {}
-            }
-        }
-        futimens(fd, &times(entry.mtime)).map_err(failed(entry, "set time"))
-    }
-
-    /// Sets owner and time of a link or pipe by name.
-    fn plain_metadata(&mut self, entry: &Entry, name: &[u8]) -> Step<()> {
-        let (uid, gid) = ids(entry);
-        chownat(self.parent_fd(), name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed(entry, "set owner"))?;
-        utimensat(self.parent_fd(), name, &times(entry.mtime), AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed(entry, "set time"))
-    }
-
     fn hard_link(&mut self, entry: &Entry, path: &[u8], name: &[u8]) -> Step<()> {
         let target = normalise(&entry.link).map_err(|what| refuse(&entry.path, what))?;
         if target.is_empty() {
@@ -375,23 +336,6 @@ impl<R: Read, W: Write> Extractor<R, W> {
     }
 }
 
-enum Attribute {
-    Set,
-    Capability,
-    Skip,
-}
-
-/// Sorts attributes: `trusted.*` and the overlay's own steer the kernel and never come from an archive.
-fn attribute(name: &[u8]) -> Attribute {
-    match name {
-        b"security.capability" => Attribute::Capability,
-        b"system.posix_acl_access" | b"system.posix_acl_default" => Attribute::Set,
-        _ if name.contains(&0) || name.len() > 255 || name.starts_with(b"user.overlay.") => Attribute::Skip,
-        _ if name.starts_with(b"user.") => Attribute::Set,
-        _ => Attribute::Skip,
-    }
-}
-
 /// Brings a path of the archive into the form `a/b/c`; the root is empty.
 fn normalise(path: &[u8]) -> Result<Vec<u8>, &'static str> {
     if path.contains(&0) {
@@ -414,22 +358,13 @@ fn normalise(path: &[u8]) -> Result<Vec<u8>, &'static str> {
 }
 
 /// Splits a normal path into parent and name.
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
+pub(super) fn split(path: &[u8]) -> (&[u8], &[u8]) {
     path.iter().rposition(|b| *b == b'/').map_or((b"", path), |at| (&path[..at], &path[at + 1..]))
 }
 
 fn is_whiteout(parent: &OwnedFd, name: &[u8]) -> bool {
     statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)
         .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::CharacterDevice && stat.st_rdev == 0)
-}
-
-fn ids(entry: &Entry) -> (Uid, Gid) {
-    (Uid::from_raw(entry.uid as u32), Gid::from_raw(entry.gid as u32))
-}
-
-fn times((seconds, nanos): (i64, u32)) -> Timestamps {
-    let time = Timespec { tv_sec: seconds, tv_nsec: i64::from(nanos) };
-    Timestamps { last_access: time, last_modification: time }
 }
 
 fn write_at(fd: &OwnedFd, mut bytes: &[u8], mut at: u64) -> Result<(), Errno> {
@@ -449,7 +384,7 @@ fn refuse(path: &[u8], what: &'static str) -> Refusal {
     Refusal::Entry { path: lossy(path), what }
 }
 
-fn failed(entry: &Entry, action: &'static str) -> impl FnOnce(Errno) -> Refusal {
+pub(super) fn failed(entry: &Entry, action: &'static str) -> impl FnOnce(Errno) -> Refusal {
     let path = lossy(&entry.path);
     move |errno| Refusal::Io { path, action, source: errno.into() }
 }

@@ -11,6 +11,7 @@ pub(super) mod fuzz;
 mod inflate;
 mod jail;
 mod marks;
+mod metadata;
 mod report;
 mod stream;
 
