@@ -8,6 +8,7 @@ mod exec;
 mod funcs;
 mod lexer;
 mod parser;
+mod pipeline;
 mod print;
 mod tree;
 

@@ -1,27 +1,26 @@
-//! Objects in the shape of Docker's `inspect`, with one object of our own: `Enforced`, what holds on this kernel.
+//! Containers.
 
-use super::container::protocol_name;
-use crate::base::{ContainerId, Timestamp};
-use crate::engine::VolumeEntry;
-use crate::engine::record::{Container, MountKind, MountPoint, NetworkRecord};
+use super::{network_id, object};
+use crate::cli::container::protocol_name;
+use crate::engine::record::{Container, MountKind, MountPoint};
 use crate::engine::request::NetworkMode;
-use crate::image::{Active, Image};
+use crate::image::Active;
 use crate::shim::{RestartPolicy, Status};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
 /// Where a container's files lie.
-pub(super) struct Places<'a> {
+pub(in crate::cli) struct Places<'a> {
     /// Where its `hosts`, `hostname` and `resolv.conf` are while it runs.
-    pub(super) own_files: &'a Path,
+    pub(in crate::cli) own_files: &'a Path,
     /// Its overlay; `None` with `--rootfs`.
-    pub(super) overlay: Option<&'a Active>,
+    pub(in crate::cli) overlay: Option<&'a Active>,
     /// What it wrote and what it takes with its image, in bytes (`--size`).
-    pub(super) size: Option<(u64, u64)>,
+    pub(in crate::cli) size: Option<(u64, u64)>,
 }
 
 /// Writes a container.
-pub(super) fn container(container: &Container, places: &Places<'_>) -> Value {
+pub(in crate::cli) fn container(container: &Container, places: &Places<'_>) -> Value {
     let record = &container.record;
     let state = &container.state;
     let file = |name: &str| places.own_files.join(name).display().to_string();
@@ -65,7 +64,7 @@ pub(super) fn container(container: &Container, places: &Places<'_>) -> Value {
 fn state_object(container: &Container) -> Value {
     let state = &container.state;
     let mut value = json!({
-        "Status": super::container::status_word(state.status),
+        "Status": crate::cli::container::status_word(state.status),
         "Running": matches!(state.status, Status::Running | Status::Paused | Status::Restarting),
         "Paused": state.status == Status::Paused,
         "Restarting": state.status == Status::Restarting,
@@ -90,11 +89,6 @@ fn state_object(container: &Container) -> Value {
 }
 
 /// Writes key and value pairs as an object.
-fn object<'a>(pairs: impl IntoIterator<Item = (&'a String, &'a String)>) -> Value {
-    Value::Object(pairs.into_iter().map(|(key, value)| (key.clone(), value.clone().into())).collect())
-}
-
-/// Writes names as the keys of a set.
 fn set<'a>(names: impl IntoIterator<Item = &'a str>) -> Value {
     let map: Map<String, Value> = names.into_iter().map(|name| (name.to_owned(), json!({}))).collect();
     if map.is_empty() { Value::Null } else { Value::Object(map) }
@@ -290,11 +284,6 @@ fn config(container: &Container) -> Value {
     value
 }
 
-/// Returns an identifier for a network that has only a name, 64 digits as everywhere.
-pub(super) fn network_id(name: &str) -> String {
-    crate::base::Digest::of(format!("network {name}").as_bytes()).hex().to_owned()
-}
-
 fn network_settings(container: &Container) -> Value {
     let record = &container.record;
     let network = &record.network;
@@ -346,87 +335,5 @@ fn network_settings(container: &Container) -> Value {
         "IPPrefixLen": prefix,
         "MacAddress": mac,
         "Networks": networks,
-    })
-}
-
-/// Writes an image.
-pub(super) fn image(image: &Image) -> Value {
-    let tags: Vec<String> =
-        image.references.iter().filter(|name| name.tag.is_some()).map(|name| name.familiar()).collect();
-    let mut digests: Vec<String> =
-        image.references.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect();
-    digests.dedup();
-    json!({
-        "Id": image.id.to_string(),
-        "RepoTags": tags,
-        "RepoDigests": digests,
-        "Parent": "",
-        "Comment": image.config.comment,
-        "Created": image.config.created.unwrap_or(Timestamp::NEVER).to_string(),
-        "DockerVersion": "",
-        "Author": image.config.author,
-        "Config": serde_json::to_value(&image.config.config).unwrap_or_default(),
-        "Architecture": image.config.architecture,
-        "Variant": image.config.variant,
-        "Os": image.config.os,
-        "Size": image.size,
-        "GraphDriver": {"Name": "overlay2", "Data": {}},
-        "RootFS": {"Type": "layers", "Layers": image.config.rootfs.diff_ids.iter().map(ToString::to_string).collect::<Vec<_>>()},
-        "Metadata": {"LastTagTime": image.added.to_string()},
-    })
-}
-
-/// Writes a volume.
-pub(super) fn volume(entry: &VolumeEntry) -> Value {
-    let volume = &entry.record;
-    json!({
-        "CreatedAt": volume.created.to_string(),
-        "Driver": "local",
-        "Labels": if volume.labels.is_empty() { Value::Null } else { object(&volume.labels) },
-        "Mountpoint": entry.mountpoint.display().to_string(),
-        "Name": volume.name,
-        "Options": null,
-        "Scope": "local",
-    })
-}
-
-/// Writes a network with the containers on it.
-pub(super) fn network(name: &str, driver: &str, defined: Option<&NetworkRecord>, members: &[&Container]) -> Value {
-    let places: Vec<Value> = defined
-        .and_then(|network| {
-            Some(json!({"Subnet": network.subnet?.to_string(), "Gateway": network.gateway?.to_string()}))
-        })
-        .into_iter()
-        .collect();
-    let options: Map<String, Value> = defined
-        .map(|network| ("com.docker.network.bridge.name".to_owned(), network.interface.clone().into()))
-        .into_iter()
-        .collect();
-    let inside = |id: &ContainerId, container: &Container| {
-        let network = &container.record.network;
-        let address = network.address.map(|address| format!("{address}/{}", network.prefix)).unwrap_or_default();
-        json!({
-            "Name": container.record.name,
-            "EndpointID": network_id(&format!("{name} {id}")),
-            "MacAddress": network.mac,
-            "IPv4Address": address,
-            "IPv6Address": "",
-        })
-    };
-    let containers: Map<String, Value> =
-        members.iter().map(|member| (member.record.id.to_string(), inside(&member.record.id, member))).collect();
-    json!({
-        "Name": name,
-        "Id": network_id(name),
-        "Scope": "local",
-        "Driver": driver,
-        "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Options": null, "Config": places},
-        "Internal": false,
-        "Attachable": false,
-        "Ingress": false,
-        "Containers": containers,
-        "Options": options,
-        "Labels": {},
     })
 }
