@@ -71,28 +71,29 @@ fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, La
     super::overlay::workshop(&[], |place| node(device, base, Some(place)).at(what))
 }
 
-/// Makes the root again from all its layers with nothing writable on top: the kernel refuses to make such a file system
+/// Makes the root again from all its layers, or its directory, with nothing writable on top: the kernel refuses to make such a file system
 /// writable (`EROFS`), so that not even `CAP_SYS_ADMIN` of the host's user namespace takes read-only back. Until then the
 /// writable layer is there, because the places of mounts must be made.
 fn seal(bundle: &Bundle, plan: &LaunchPlan, made: &mut [OwnedFd]) -> Result<(), LaunchError> {
-    let Root::Overlay { store, lowers, upper, .. } = &bundle.root else { return Ok(()) };
     let lost = || LaunchError::refused("seal the root: there is none");
     let writable = made.first().ok_or_else(lost)?.try_clone().at(|| "keep the root")?;
     super::tree::Tree::new(plan, writable, Path::new("/"), made).places()?;
     let first = made.first_mut().ok_or_else(lost)?;
     // The writable one goes first: a directory is the top of one overlay at a time.
     *first = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).at(|| "open the host's root")?;
-    let layers: Vec<_> = std::iter::once(upper).chain(lowers).cloned().collect();
-    let overlay = Overlay {
-        store,
-        lowers: &layers,
-        upper: None,
-        volatile: false,
-        userns: None,
-        owner: 0,
-        attributes: NODEV | RDONLY,
+    *first = match &bundle.root {
+        Root::Directory(path) => super::overlay::of_directory(path).map_err(|error| LaunchError {
+            message: format!(
+                "keep {} read-only against SYS_ADMIN: {error}; leave out --userns=host, SYS_ADMIN or --read-only",
+                path.display()
+            ),
+            ..error
+        })?,
+        Root::Overlay { store, lowers, upper, .. } => {
+            let layers: Vec<_> = std::iter::once(upper).chain(lowers).cloned().collect();
+            super::overlay::make(&Overlay::without_upper(store, &layers), plan.detached)?
+        }
     };
-    *first = super::overlay::make(&overlay, plan.detached)?;
     Ok(())
 }
 

@@ -59,6 +59,25 @@ pub(super) fn make(overlay: &Overlay<'_>, detached: bool) -> Result<OwnedFd, Lau
     })
 }
 
+/// Makes a detached mount that shows one directory and that no remount makes writable. What is mounted below it is not shown.
+///
+/// # Errors
+/// When its file system cannot be a layer.
+pub(super) fn of_directory(path: &Path) -> Result<OwnedFd, LaunchError> {
+    let only = [Path::new(".").to_owned()];
+    let overlay = Overlay::without_upper(path, &only);
+    workshop(&[], |place| {
+        let store = overlay.store_mount()?;
+        let mut layers = overlay.open(store.as_fd())?;
+        // The kernel wants two layers where none can be written; the second has nothing in it.
+        let nothing = super::tree::new_mount("tmpfs", &[("mode", "755")], super::tree::QUIET);
+        let nothing = nothing.at(|| "make an empty file system")?;
+        super::tree::attach_at(nothing.as_fd(), place).at(|| "attach an empty file system")?;
+        layers.lowers.push(nothing);
+        overlay.by_name(&layers, place)
+    })
+}
+
 /// Host directory that covers are laid over in a namespace of nobody else's.
 const PLACE: &str = "/etc";
 
@@ -101,6 +120,13 @@ pub(super) fn workshop(
 struct Layers {
     lowers: Vec<OwnedFd>,
     upper: Option<(OwnedFd, OwnedFd)>,
+}
+
+impl<'a> Overlay<'a> {
+    /// Layers alone, for the host's own ids: such a file system stays read-only whatever its mount is told.
+    pub(super) fn without_upper(store: &'a Path, lowers: &'a [std::path::PathBuf]) -> Self {
+        Self { store, lowers, upper: None, volatile: false, userns: None, owner: 0, attributes: NODEV | RDONLY }
+    }
 }
 
 impl Overlay<'_> {

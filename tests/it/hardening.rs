@@ -1,6 +1,6 @@
 //! The walls by the flags of the command line, and what goes on behind them. The matrix of all walls is in `walls.rs`.
 
-use crate::support::{World, requires, wait_for};
+use crate::support::{BULKHEAD, World, requires, wait_for};
 
 /// What takes each wall down. The read-only root is put up instead (`--read-only`), because it is not there by itself.
 const WALLS: [(&str, &[&str]); 6] = [
@@ -103,6 +103,42 @@ fn a_read_only_root_stays_read_only() {
         let (won, text) = attack(&world, &flags, script);
         assert_eq!(won, works, "{text}");
     }
+}
+
+/// Its mount alone was read-only, which `SYS_ADMIN` in the host's user namespace takes back.
+#[test]
+fn a_read_only_directory_stays_read_only() {
+    requires!(root);
+    let world = World::new();
+    let directory = world.rootfs();
+    std::fs::write(directory.join("owned"), "").unwrap();
+    std::os::unix::fs::chown(directory.join("owned"), Some(33), Some(33)).unwrap();
+    let bind = format!("{}:/new/place", world.write("bound/file", "").parent().unwrap().display());
+    let script = "mount -o remount,rw / 2>/dev/null; mount -o remount,bind,rw / 2>/dev/null; \
+        stat -c %u /owned; touch /new/place/x && echo bind; touch /tmp/x && echo tmpfs; echo x > /etc/passwd && echo WON";
+    let admin = || vec!["--userns", "host", "--cap-add", "SYS_ADMIN"];
+    for (flags, read_only, works) in [
+        (admin(), false, true),
+        (admin(), true, false),
+        (vec!["--privileged"], true, false),
+        (only("none"), true, false),
+        (Vec::new(), true, false),
+    ] {
+        let seal = if read_only { &["--read-only"][..] } else { &[] };
+        let place = ["-v", &bind, "--tmpfs", "/tmp", "--rootfs", directory.to_str().unwrap(), "sh", "-c", script];
+        let seen = world.bulkhead(&[&["run", "--rm", "--network", "none"], &flags[..], seal, &place].concat());
+        let said: Vec<&str> = seen.stdout.lines().collect();
+        let expected = if works { &["33", "bind", "tmpfs", "WON"][..] } else { &["33", "bind", "tmpfs"] };
+        assert_eq!(said, expected, "{flags:?} {seen:?}");
+    }
+    // Two overlays upon each other are all the kernel takes.
+    let (root, run) = (world.root.to_str().unwrap(), world.run.to_str().unwrap());
+    let script = "mkdir empty one two && mount -t overlay -o lowerdir=rootfs:empty x one && \
+        mount -t overlay -o lowerdir=one:empty x two && exec \"$@\"";
+    let words = ["-m", "sh", "-c", script, "sh", BULKHEAD, "--root", root, "--run", run, "run", "--rm", "--read-only"];
+    let place = ["--network", "none", "--rootfs", "two", "true"];
+    let seen = world.host("unshare", &[&words[..], &admin(), &place].concat());
+    seen.fails(125, &["/two read-only against SYS_ADMIN", "invalid argument; leave out --userns=host"]);
 }
 
 #[test]

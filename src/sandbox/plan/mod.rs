@@ -235,10 +235,7 @@ pub fn plan(bundle: &Bundle, host: &HostFeatures) -> Result<LaunchPlan, PlanErro
     Ok(LaunchPlan {
         detached: host.detached_layers,
         locked: sys_admin && user != UserPlan::Host,
-        sealed: sys_admin
-            && user == UserPlan::Host
-            && bundle.root_readonly
-            && matches!(bundle.root, Root::Overlay { .. }),
+        sealed: sys_admin && user == UserPlan::Host && bundle.root_readonly,
         late: late_steps(bundle, privileged),
         cgroup: plan_cgroup(bundle, &host.cgroups)?,
         user,
