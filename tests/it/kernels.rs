@@ -1,7 +1,7 @@
 //! What differs from kernel to kernel, done the way of an older one on this one. `tests/guest.sh` runs the whole suite under
 //! kernels that really are older.
 
-use crate::sandbox::{Box, Live, alone, launch_on};
+use crate::support::bundle::{Box, Live, alone, launch_on};
 use crate::support::{World, host, requires};
 use bulkhead::sandbox::*;
 use bulkhead::security::HostFeatures;

@@ -27,5 +27,6 @@ mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]
 mod support;
 mod tidy;
+mod tree;
 mod volumes;
 mod walls;

@@ -1,228 +1,12 @@
 //! Real launches of a small root file system through the sandbox's own interface.
 
+use crate::support::bundle::*;
 use bulkhead::base::ContainerId;
 use bulkhead::sandbox::*;
-use bulkhead::security::{CapabilitySet, Hardening, HostFeatures, Level};
+use bulkhead::security::CapabilitySet;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-
-/// Runs a test body in a process with one thread, which launches need: this binary again, told to run just this test.
-pub(crate) fn alone(name: &str, body: impl FnOnce()) {
-    if let Err(why) = crate::support::need_root() {
-        crate::support::skip(name, &why);
-        return;
-    }
-    if std::env::var_os("BULKHEAD_TEST_ALONE").is_some() {
-        // The harness has a thread of its own; a fork of it has not, and no other test runs here.
-        let child = bulkhead::sys::fork::fork(|| {
-            body();
-            0
-        });
-        let code = bulkhead::sys::process::wait_exit(child.unwrap().pid()).unwrap();
-        assert_eq!(code, 0, "{name} failed");
-        return;
-    }
-    #[expect(clippy::disallowed_methods, reason = "the test binary itself, with one thread")]
-    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
-    let test = if name.contains("::") { name.to_owned() } else { format!("sandbox::{name}") };
-    command.args([&test, "--exact", "--nocapture", "--include-ignored"]).env("BULKHEAD_TEST_ALONE", "1");
-    let output = command.stdin(std::process::Stdio::null()).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && text.contains("1 passed"), "{text}");
-}
-
-/// A root file system of busybox in a store of its own.
-pub(crate) struct Box {
-    dir: tempfile::TempDir,
-    base: u32,
-}
-
-const APPLETS: [&str; 38] = [
-    "sh", "true", "false", "cat", "echo", "id", "ls", "stat", "mkdir", "rm", "ln", "touch", "chown", "chmod", "mount",
-    "umount", "ps", "kill", "sleep", "hostname", "readlink", "test", "grep", "wc", "mknod", "head", "dd", "mv", "cp",
-    "env", "pwd", "umask", "tty", "sync", "ip", "find", "nc", "seq",
-];
-
-impl Box {
-    pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let lower = dir.path().join("lower");
-        for part in ["bin", "etc", "tmp", "home/app", "dir", "proc-target"] {
-            std::fs::create_dir_all(lower.join(part)).unwrap();
-        }
-        for part in ["upper", "work", "vol"] {
-            std::fs::create_dir(dir.path().join(part)).unwrap();
-        }
-        std::fs::copy("/bin/busybox", lower.join("bin/busybox")).unwrap();
-        for applet in APPLETS {
-            std::os::unix::fs::symlink("busybox", lower.join("bin").join(applet)).unwrap();
-        }
-        put(&lower.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n");
-        put(&lower.join("etc/group"), "root:x:0:\nadm:x:4:app\napp:x:1001:\n");
-        put(&lower.join("bin/script"), "#!/bin/nothing\n");
-        put(&lower.join("bin/self"), "#!/proc/self/exe\n");
-        put(&lower.join("plain"), "text\n");
-        mode(&lower.join("bin/script"), 0o755);
-        mode(&lower.join("bin/self"), 0o755);
-        mode(&lower.join("tmp"), 0o1777);
-        let slot = u32::from_le_bytes(ContainerId::generate().as_str().as_bytes()[..4].try_into().unwrap()) % 4000;
-        Self { dir, base: 0x7000_0000 + slot * 65536 }
-    }
-
-    pub(crate) fn path(&self, part: &str) -> PathBuf {
-        self.dir.path().join(part)
-    }
-
-    pub(crate) fn lower(&self, part: &str) -> PathBuf {
-        self.path("lower").join(part)
-    }
-
-    pub(crate) fn bundle(&self, args: &[&str]) -> Bundle {
-        let id = ContainerId::generate();
-        Bundle {
-            root: Root::Overlay {
-                store: self.dir.path().to_owned(),
-                lowers: vec!["lower".into()],
-                upper: "upper".into(),
-                work: "work".into(),
-                volatile: true,
-            },
-            root_readonly: false,
-            userns: UserNamespace::Range { base: self.base },
-            namespaces: Namespaces {
-                net: Namespace::New,
-                pid: Namespace::New,
-                ipc: Namespace::New,
-                uts: Namespace::New,
-                cgroup: Namespace::New,
-                time: Namespace::New,
-            },
-            hostname: id.short().to_owned(),
-            domainname: String::new(),
-            process: process(args),
-            mounts: Vec::new(),
-            shm_size: 64 << 20,
-            devices: Vec::new(),
-            sysctls: Vec::new(),
-            cgroup: Cgroup {
-                path: bulkhead::sandbox::group_name(&id),
-                limits: Limits { pids: Some(512), memory: Some(512 << 20), ..Limits::default() },
-            },
-            hardening: Hardening {
-                level: Level::Default,
-                capabilities: CapabilitySet(0xa804_25fb),
-                no_new_privileges: true,
-                seccomp: None,
-                landlock: true,
-                masked_paths: [
-                    "/proc/acpi",
-                    "/proc/kcore",
-                    "/proc/keys",
-                    "/proc/timer_list",
-                    "/proc/scsi",
-                    "/sys/firmware",
-                ]
-                .map(str::to_owned)
-                .to_vec(),
-                readonly_paths: ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-                    .map(str::to_owned)
-                    .to_vec(),
-            },
-            init: false,
-            require: Vec::new(),
-            id,
-        }
-    }
-
-    /// Runs a shell line to its end; returns the exit code and what it wrote.
-    fn sh(&self, line: &str) -> (i32, String) {
-        run(&self.bundle(&["sh", "-c", line]))
-    }
-}
-
-fn process(args: &[&str]) -> Process {
-    Process {
-        args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-        env: vec!["PATH=/usr/bin:/bin".to_owned()],
-        cwd: String::new(),
-        user: String::new(),
-        groups: Vec::new(),
-        tty: false,
-        tty_size: None,
-        rlimits: Vec::new(),
-        oom_score_adj: 0,
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "fixtures, not records")]
-fn put(path: &Path, text: &str) {
-    std::fs::write(path, text).unwrap();
-}
-
-fn mode(path: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-}
-
-/// A running container whose output is collected.
-pub(crate) struct Live {
-    pub(crate) running: Running,
-    pub(crate) output: std::fs::File,
-}
-
-fn launch(bundle: &Bundle) -> Result<Live, LaunchError> {
-    launch_on(bundle, Launch::look())
-}
-
-pub(crate) fn launch_on(bundle: &Bundle, host: &HostFeatures) -> Result<Live, LaunchError> {
-    let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-    let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-    let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-    let running = Launch::begin_on(bundle, Some(streams), None, None, host)?.finish()?;
-    Ok(Live { running, output: output.into() })
-}
-
-impl Live {
-    fn exec(&mut self, args: &[&str]) -> (i32, String) {
-        self.exec_as(&process(args), false)
-    }
-
-    fn exec_as(&mut self, process: &Process, privileged: bool) -> (i32, String) {
-        let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
-        let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
-        let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-        let added = match self.running.exec(process, Some(streams), privileged) {
-            Ok(added) => added,
-            Err(error) => return (-1, error.message),
-        };
-        drop(write);
-        let mut text = String::new();
-        std::fs::File::from(output).read_to_string(&mut text).unwrap();
-        (bulkhead::sys::process::wait_exit(added.child.pid).unwrap(), text)
-    }
-
-    /// Waits for the end; returns exit code and output.
-    pub(crate) fn end(mut self) -> (i32, String) {
-        let mut text = Vec::new();
-        self.output.read_to_end(&mut text).unwrap();
-        let code = bulkhead::sys::process::wait_exit(self.running.init.pid).unwrap();
-        self.running.destroy(true);
-        (code, String::from_utf8_lossy(&text).into_owned())
-    }
-
-    fn kill(self) -> String {
-        self.running.signal(libc::SIGKILL).unwrap();
-        self.end().1
-    }
-}
-
-fn run(bundle: &Bundle) -> (i32, String) {
-    match launch(bundle) {
-        Ok(live) => live.end(),
-        Err(error) => (-1, error.message),
-    }
-}
 
 #[test]
 fn a_container_starts_and_ends() {
@@ -248,47 +32,6 @@ fn ids_and_namespaces_are_the_containers_own() {
         assert!(text.contains("uid=0(root) gid=0(root)"), "{text}");
         assert!(text.contains(&format!("0 {} ", root.base)) && text.contains("65536"), "{text}");
         assert!(text.contains("0022\n/\n/root\n"), "{text}");
-    });
-}
-
-#[test]
-fn dev_has_what_programs_expect_and_no_more() {
-    alone("dev_has_what_programs_expect_and_no_more", || {
-        let root = Box::new();
-        let (code, text) = root.sh("ls /dev; stat -c '%n %u %g %t:%T %a' /dev/null /dev/tty /dev/urandom; head -c 4 /dev/zero | wc -c; \
-             echo x > /dev/null && mknod /tmp/n c 1 3 || echo refused; test -e /dev/ptmx && echo ptmx; touch /dev/shm/x && echo shm; \
-             umount /dev/shm || echo kept; mount -t tmpfs x /tmp || echo nomount");
-        assert_eq!(code, 0, "{text}");
-        assert!(
-            text.starts_with(
-                "core\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n"
-            ),
-            "{text}"
-        );
-        assert!(text.contains("/dev/null 0 0 1:3 666\n/dev/tty 0 0 5:0 666\n/dev/urandom 0 0 1:9 666\n4\n"), "{text}");
-        assert!(
-            text.contains("refused\nptmx\nshm\n") && text.contains("kept\n") && text.contains("nomount\n"),
-            "{text}"
-        );
-    });
-}
-
-#[test]
-fn masks_and_read_only_paths_hold() {
-    alone("masks_and_read_only_paths_hold", || {
-        let root = Box::new();
-        let (_, text) =
-            root.sh("cat /proc/keys | wc -c; ls /sys/firmware | wc -l; ls /proc/scsi 2>/dev/null | wc -l; \
-             echo 1 > /proc/sys/kernel/hostname || echo ro1; echo b > /proc/sysrq-trigger || echo ro2; \
-             echo x > /sys/kernel/uevent_helper || echo ro3; ls /sys/fs/cgroup; cat /sys/fs/cgroup/pids/pids.max; \
-             echo 9 > /sys/fs/cgroup/pids/pids.max || echo ro4");
-        assert!(text.starts_with("0\n0\n0\n"), "{text}");
-        for line in ["ro1", "ro2", "ro3", "ro4"] {
-            assert!(text.contains(line), "{line}: {text}");
-        }
-        if Path::new("/sys/fs/cgroup/pids").exists() {
-            assert!(text.contains("512\n") && text.contains("memory\n"), "{text}");
-        }
     });
 }
 
@@ -370,114 +113,6 @@ fn start_failures_speak_as_docker_does() {
 }
 
 #[test]
-fn writes_are_stored_with_plain_ids() {
-    alone("writes_are_stored_with_plain_ids", || {
-        use std::os::unix::fs::MetadataExt;
-        let root = Box::new();
-        let (code, text) =
-            root.sh("touch /a && chown 33:44 /a && touch /home/app/b && chown 65535 /plain && rm /dir -r");
-        assert_eq!(code, 0, "{text}");
-        let ids =
-            |part: &str| std::fs::symlink_metadata(root.path("upper").join(part)).map(|m| (m.uid(), m.gid())).unwrap();
-        assert_eq!((ids("a"), ids("home/app/b"), ids("plain"), ids("dir")), ((33, 44), (0, 0), (65535, 0), (0, 0)));
-    });
-}
-
-#[test]
-fn mounts_show_the_right_ids_and_flags() {
-    alone("mounts_show_the_right_ids_and_flags", || {
-        use std::os::unix::fs::MetadataExt;
-        let root = Box::new();
-        let vol = root.path("vol");
-        put(&vol.join("seven"), "7\n");
-        std::os::unix::fs::chown(vol.join("seven"), Some(7), Some(8)).unwrap();
-        let owned = root.path("owned");
-        std::fs::create_dir(&owned).unwrap();
-        std::os::unix::fs::chown(&owned, Some(1234), Some(1235)).unwrap();
-        let bind = |path: &Path, target: &str, readonly: bool, ids: BindIds| Mount {
-            target: target.into(),
-            source: MountSource::Bind { path: path.to_owned(), recursive: true, ids },
-            readonly,
-        };
-        let mut bundle = root.bundle(&["sh", "-c", "stat -c '%u:%g' /vol/seven; touch /vol/new; touch /ro/x || echo ro; \
-            stat -c '%u' /own; touch /own/mine; stat -c '%a' /t; touch /t/x; mkdir -p /t/y; cp /bin/busybox /t/true; /t/true || echo noexec; stat -c '%u' /hosts; cat /hosts; ls /deep/er"]);
-        let hosts = root.path("hosts");
-        put(&hosts, "hosts file\n");
-        let UserNamespace::Range { base } = bundle.userns else { panic!("no range") };
-        std::os::unix::fs::chown(&hosts, Some(base), Some(base)).unwrap();
-        bundle.mounts = vec![
-            bind(&vol, "/vol", false, BindIds::Same),
-            bind(&vol, "/ro", true, BindIds::Same),
-            bind(&owned, "/own", false, BindIds::Owner { uid: 1234, gid: 1235 }),
-            Mount {
-                target: "/t".into(),
-                source: MountSource::Tmpfs { options: vec!["size=4m".into(), "mode=1770".into()] },
-                readonly: false,
-            },
-            Mount { target: "/hosts".into(), source: MountSource::OwnFile(hosts), readonly: false },
-            bind(&vol, "/deep/er", false, BindIds::Same),
-        ];
-        let (code, text) = run(&bundle);
-        assert_eq!(code, 0, "{text}");
-        assert!(
-            text.starts_with("7:8\n")
-                && text.contains("ro\n0\n1770\n")
-                && text.contains("noexec\n0\nhosts file\nnew\nseven\n"),
-            "{text}"
-        );
-        assert_eq!(std::fs::metadata(vol.join("new")).unwrap().uid(), 0);
-        assert_eq!(std::fs::metadata(owned.join("mine")).unwrap().uid(), 1234);
-        for (target, why) in [
-            ("/proc/x", "nothing may be mounted"),
-            ("/sys/x", "nothing may"),
-            ("/../x", "absolute path"),
-            ("x", "absolute path"),
-            ("/link/x", "leads it to"),
-        ] {
-            let mut bundle = root.bundle(&["true"]);
-            let _ = std::os::unix::fs::symlink("/proc", root.lower("link"));
-            bundle.mounts = vec![bind(&vol, target, false, BindIds::Same)];
-            let (code, text) = run(&bundle);
-            assert!(code == -1 && text.contains(why), "{target}: {text}");
-        }
-        let mut bundle = root.bundle(&["true"]);
-        bundle.mounts = vec![bind(Path::new("/proc"), "/x", false, BindIds::Same)];
-        let (code, text) = run(&bundle);
-        assert!(code == -1 && text.contains("proc file system") && text.contains("--userns=host"), "{text}");
-    });
-}
-
-#[test]
-fn a_linked_proc_is_refused() {
-    alone("a_linked_proc_is_refused", || {
-        for name in ["proc", "sys", "dev"] {
-            let root = Box::new();
-            std::os::unix::fs::symlink("/tmp", root.lower(name)).unwrap();
-            let (code, text) = root.sh("true");
-            assert!(code == -1 && text.contains("not a link"), "{name}: {text}");
-        }
-    });
-}
-
-#[test]
-fn a_read_only_root_refuses_writes_but_not_in_volumes() {
-    alone("a_read_only_root_refuses_writes_but_not_in_volumes", || {
-        let root = Box::new();
-        let mut bundle = root.bundle(&[
-            "sh",
-            "-c",
-            "touch /x 2>/dev/null || echo ro; touch /vol/x && echo rw; touch /dev/shm/x && echo shm; test -d /made/here && echo made",
-        ]);
-        bundle.root_readonly = true;
-        bundle.process.cwd = "/made/here".into();
-        let source = MountSource::Bind { path: root.path("vol"), recursive: false, ids: BindIds::Same };
-        bundle.mounts = vec![Mount { target: "/vol".into(), source, readonly: false }];
-        let (code, text) = run(&bundle);
-        assert_eq!((code, text.as_str()), (0, "ro\nrw\nshm\nmade\n"));
-    });
-}
-
-#[test]
 fn an_added_process_is_inside_the_same_walls() {
     alone("an_added_process_is_inside_the_same_walls", || {
         let root = Box::new();
@@ -547,16 +182,6 @@ fn landlock_alone_refuses_a_leaked_directory_of_the_host() {
 }
 
 #[test]
-fn landlock_alone_keeps_a_read_only_root() {
-    use bulkhead::security::landlock::{RuleInput, RuleMount, rule_set};
-    let mounts = vec![RuleMount { target: "/vol".into(), readonly: false }];
-    let rules = rule_set(&RuleInput { abi: 7, root_readonly: true, mounts, ..RuleInput::default() });
-    let writes = bulkhead::security::landlock::FsRights::from(landlock::AccessFs::WriteFile);
-    let at = |path: &str| rules.rules.iter().find(|rule| rule.path == path).map(|rule| rule.rights.intersects(writes));
-    assert_eq!((at("/"), at("/vol"), at("/dev")), (Some(false), Some(true), Some(true)));
-}
-
-#[test]
 fn a_terminal_controls_its_process() {
     alone("a_terminal_controls_its_process", || {
         let root = Box::new();
@@ -581,26 +206,6 @@ fn a_terminal_controls_its_process() {
         assert!(text.starts_with("/dev/pts/0\r\nconsole\r\n0\r\n") && text.contains("got word"), "{text}");
         assert_eq!(bulkhead::sys::process::wait_exit(running.init.pid), Ok(0));
         running.destroy(true);
-    });
-}
-
-#[test]
-fn a_working_directory_never_leads_out() {
-    alone("a_working_directory_never_leads_out", || {
-        let root = Box::new();
-        for number in 3..40 {
-            let mut bundle = root.bundle(&["pwd"]);
-            bundle.process.cwd = format!("/proc/self/fd/{number}");
-            // The magic link is not followed, or there is no such descriptor any more: the directory of the host that a
-            // number may have stood for is never entered.
-            let (code, text) = run(&bundle);
-            let said = |why: &str| format!("chdir to cwd (\"/proc/self/fd/{number}\"): {why}");
-            let refusals = [said("symbolic link loop"), said("no such file or directory")];
-            assert!(code == -1 && refusals.contains(&text), "{number}: {text}");
-        }
-        let mut bundle = root.bundle(&["sh", "-c", "pwd; stat -c %u ."]);
-        bundle.process.cwd = "/made/for/me".into();
-        assert_eq!(run(&bundle), (0, "/made/for/me\n0\n".to_owned()));
     });
 }
 
@@ -673,22 +278,6 @@ fn a_restart_keeps_user_and_network_namespaces() {
         assert_eq!(texts[0][..2], texts[1][..2]);
         assert_eq!(texts[1][..2], texts[2][..2]);
         assert_eq!(texts[2][3], "0");
-    });
-}
-
-#[test]
-fn sys_admin_cannot_undo_the_mounts() {
-    alone("sys_admin_cannot_undo_the_mounts", || {
-        let root = Box::new();
-        let mut bundle = root.bundle(&["sh", "-c", "id -u; mount -o remount,bind,dev / || echo kept1; mount -o remount,bind,rw /ro || echo kept2; umount /ro || echo kept3; mount -t tmpfs x /tmp && echo mounted; touch /x && echo w"]);
-        bundle.hardening.capabilities.0 |= 1 << 21;
-        let source = MountSource::Bind { path: root.path("vol"), recursive: false, ids: BindIds::Same };
-        bundle.mounts = vec![Mount { target: "/ro".into(), source, readonly: true }];
-        let (code, text) = run(&bundle);
-        assert!(code == 0, "{text}");
-        for word in ["kept1", "kept2", "kept3", "mounted", "w\n"] {
-            assert!(text.contains(word), "{word}: {text}");
-        }
     });
 }
 

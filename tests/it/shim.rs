@@ -1,6 +1,6 @@
 //! Shims around real sandboxes: what plain processes cannot show.
 
-use crate::sandbox::Box;
+use crate::support::bundle::Box;
 use bulkhead::sandbox::Root;
 use bulkhead::shim::protocol::NetworkHandles;
 use bulkhead::shim::*;

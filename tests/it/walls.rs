@@ -4,7 +4,7 @@
 //! one. The "host" here has network, ipc and uts namespaces of its own, so that no attack reaches the machine. The table
 //! in `SECURITY.md` is compared with [`MATRIX`].
 
-use crate::sandbox::{Box, Live, alone};
+use crate::support::bundle::{Box, Live, alone};
 use crate::support::{need_landlock, need_program, skip};
 use bulkhead::sandbox::{Bundle, Device, Launch, Namespace, Pending, UserNamespace as Users};
 use bulkhead::security::seccomp::{ProfileOptions, ProfileSource, load_profile};

@@ -4,10 +4,15 @@
 //! bridges and rules. When it is dropped, its containers are removed and nothing of it may be left: mount, process,
 //! control group, link, rule, file in the run directory.
 
+pub(crate) mod bundle;
 mod container;
 mod leftovers;
+mod needs;
+mod outcome;
 
 use self::leftovers::machine;
+pub(crate) use self::needs::*;
+pub(crate) use self::outcome::{Outcome, docker, host};
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -22,101 +27,14 @@ pub(crate) const BULKHEAD: &str = env!("CARGO_BIN_EXE_bulkhead");
 /// Longest a single command may take, in seconds.
 const COMMAND_SECONDS: &str = "120";
 
-/// Prints why a test is skipped, past the test runner's capture; under `BULKHEAD_TEST_STRICT=1` fails instead.
-pub(crate) fn skip(test: &str, why: &str) {
-    assert!(
-        std::env::var_os("BULKHEAD_TEST_STRICT").is_none_or(|value| value != "1"),
-        "{test} may not be skipped: {why}"
-    );
-    let _ = writeln!(std::io::stderr(), "SKIPPED {test}: {why}");
-}
-
 /// Says what a suite has done, past the test runner's capture.
 pub(crate) fn tell(text: &str) {
     let _ = writeln!(std::io::stderr(), "{}: {text}", test_name());
 }
 
-/// Ends the test with a loud skip unless this machine has what is named:
-/// `requires!(root, landlock >= 4, cgroup_v2, program "strace", image "nginx", oracle, full)`.
-macro_rules! requires {
-    () => {};
-    (@need $check:expr, $($rest:tt)*) => {
-        if let Err(why) = $check {
-            $crate::support::skip($crate::support::test_name().as_str(), &why);
-            return;
-        }
-        requires!($($rest)*);
-    };
-    (root $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_root(), $($($rest)*)?); };
-    (landlock >= $abi:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_landlock($abi), $($($rest)*)?); };
-    (cgroup_v2 $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_cgroup_v2(), $($($rest)*)?); };
-    (program $name:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_program($name), $($($rest)*)?); };
-    (image $name:literal $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_image($name), $($($rest)*)?); };
-    (oracle $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_oracle(), $($($rest)*)?); };
-    (full $(, $($rest:tt)*)?) => { requires!(@need $crate::support::need_full(), $($($rest)*)?); };
-}
-pub(crate) use requires;
-
 /// Name of the running test.
 pub(crate) fn test_name() -> String {
     std::thread::current().name().unwrap_or("test").to_owned()
-}
-
-pub(crate) fn need_root() -> Result<(), String> {
-    if std::env::var_os("BULKHEAD_TEST_UNPRIVILEGED").is_some() {
-        return Err("BULKHEAD_TEST_UNPRIVILEGED is set".to_owned());
-    }
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let root = status.lines().any(|line| line.starts_with("Uid:") && line.split_whitespace().nth(2) == Some("0"));
-    if root { Ok(()) } else { Err("needs root".to_owned()) }
-}
-
-/// Landlock ABI of the running kernel; 0 without Landlock.
-pub(crate) fn landlock_abi() -> i64 {
-    let security = std::fs::read_to_string("/sys/kernel/security/lsm").unwrap_or_default();
-    if let Some(abi) = bulkhead_landlock() {
-        return abi;
-    }
-    i64::from(security.contains("landlock"))
-}
-
-fn bulkhead_landlock() -> Option<i64> {
-    let output = Command::new(BULKHEAD).args(["info", "--security", "--format", "{{json .}}"]).output().ok()?;
-    let value: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-    let layer = value["Layers"].as_array()?.iter().find(|layer| layer["Name"] == "landlock")?;
-    let (_, rest) = layer["Detail"].as_str()?.split_once("ABI ")?;
-    rest.chars().take_while(char::is_ascii_digit).collect::<String>().parse().ok()
-}
-
-pub(crate) fn need_landlock(wanted: i64) -> Result<(), String> {
-    let abi = landlock_abi();
-    if abi >= wanted { Ok(()) } else { Err(format!("needs Landlock ABI {wanted}, this kernel has {abi}")) }
-}
-
-pub(crate) fn need_cgroup_v2() -> Result<(), String> {
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    if unified { Ok(()) } else { Err("needs the unified control group hierarchy (v2)".to_owned()) }
-}
-
-pub(crate) fn need_program(name: &str) -> Result<(), String> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).any(|directory| directory.join(name).is_file());
-    if found { Ok(()) } else { Err(format!("needs the program {name}")) }
-}
-
-pub(crate) fn need_image(name: &str) -> Result<(), String> {
-    let tar = cache().join(format!("{name}.tar"));
-    if tar.is_file() { Ok(()) } else { Err(format!("needs the base image {name}: run examples/images/make.sh {name}")) }
-}
-
-pub(crate) fn need_oracle() -> Result<(), String> {
-    let given = std::env::var_os("BULKHEAD_TEST_DOCKER").is_some();
-    if given { Ok(()) } else { Err("needs a docker engine to compare with: run tests/oracle.sh".to_owned()) }
-}
-
-pub(crate) fn need_full() -> Result<(), String> {
-    let full = std::env::var_os("BULKHEAD_TEST_FULL").is_some();
-    if full { Ok(()) } else { Err("long: part of `just full` (BULKHEAD_TEST_FULL=1)".to_owned()) }
 }
 
 /// Where base images are kept between runs.
@@ -130,76 +48,6 @@ pub(crate) fn cache() -> PathBuf {
 /// Seed of this run's rotating slices; `tests/run.sh` prints it.
 pub(crate) fn seed() -> u64 {
     std::env::var("BULKHEAD_TEST_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
-}
-
-/// What a finished command said.
-#[derive(Debug)]
-pub(crate) struct Outcome {
-    /// Exit code; 128+n after a signal.
-    pub(crate) code: i32,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
-    command: String,
-}
-
-impl Outcome {
-    fn of(command: &mut Command, input: Option<&[u8]>) -> Self {
-        let text = format!("{command:?}");
-        command
-            .stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() })
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("start {text}: {error}"));
-        let writer = input.map(|bytes| {
-            let mut pipe = child.stdin.take().expect("stdin is piped");
-            let bytes = bytes.to_vec();
-            std::thread::Builder::new().spawn(move || pipe.write_all(&bytes)).expect("start a thread")
-        });
-        let output = child.wait_with_output().unwrap_or_else(|error| panic!("wait for {text}: {error}"));
-        if let Some(writer) = writer {
-            let _ = writer.join();
-        }
-        Self {
-            code: exit_code(output.status),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-            command: text,
-        }
-    }
-
-    /// Asserts success and returns stdout without its last newline.
-    #[track_caller]
-    pub(crate) fn ok(self) -> String {
-        assert_eq!(self.code, 0, "{} failed\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
-        self.stdout.trim_end_matches('\n').to_owned()
-    }
-
-    /// Asserts an exit code and that stderr says each of `words`; returns stderr.
-    #[track_caller]
-    pub(crate) fn fails(self, code: i32, words: &[&str]) -> String {
-        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
-        for word in words {
-            assert!(self.stderr.contains(word), "{} does not say {word:?}: {}", self.command, self.stderr);
-        }
-        self.stderr
-    }
-
-    /// Asserts an exit code.
-    #[track_caller]
-    pub(crate) fn code(self, code: i32) -> Self {
-        assert_eq!(self.code, code, "{}\nstdout: {}\nstderr: {}", self.command, self.stdout, self.stderr);
-        self
-    }
-}
-
-fn exit_code(status: std::process::ExitStatus) -> i32 {
-    use std::os::unix::process::ExitStatusExt;
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
-}
-
-/// Runs a program of the host to its end and returns its outcome.
-pub(crate) fn host(program: &str, arguments: &[&str]) -> Outcome {
-    Outcome::of(Command::new("timeout").args(["-k", "5", COMMAND_SECONDS, program]).args(arguments), None)
 }
 
 /// Waits until `ready` returns something; panics after `seconds` with `what`.
@@ -445,13 +293,4 @@ pub(crate) fn busybox_tar() -> PathBuf {
         PathBuf::from(host(script.to_str().expect("a plain path"), &["busybox"]).ok())
     })
     .clone()
-}
-
-/// The docker engine to compare with (`tests/oracle.sh` starts it).
-pub(crate) fn docker(arguments: &[&str]) -> Outcome {
-    let socket = std::env::var("BULKHEAD_TEST_DOCKER").unwrap_or_default();
-    Outcome::of(
-        Command::new("timeout").args(["-k", "5", COMMAND_SECONDS, "docker", "-H", &socket]).args(arguments),
-        None,
-    )
 }
