@@ -87,7 +87,7 @@ impl Engine {
         if !self.paths.container(id).exists() {
             return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
         }
-        self.release(id)?;
+        self.release_of(&record)?;
         fault::cut(Point::RemoveReleased);
         self.erase(&record, volumes || record.request.auto_remove)?;
         drop(lock);
@@ -147,11 +147,16 @@ impl Engine {
             Err(error) if error.is_not_found() => return Ok(()),
             other => other?,
         };
-        match record.request.network {
-            NetworkMode::Default | NetworkMode::Named(_) => self.release(id)?,
-            _ => self.release_ids(id)?,
-        }
+        self.release_of(&record)?;
         if record.request.auto_remove { self.erase(&record, true) } else { Ok(()) }
+    }
+
+    /// As [`Engine::release`]; the networks' lock and records are looked at only for a container that can be in one of ours.
+    fn release_of(&self, record: &ContainerRecord) -> Result<(), EngineError> {
+        match record.request.network {
+            NetworkMode::Default | NetworkMode::Named(_) => self.release(&record.id),
+            _ => self.release_ids(&record.id),
+        }
     }
 
     /// Takes down what a build step held whose builder was killed.
