@@ -10,7 +10,9 @@ use super::stop::groups;
 use super::{EngineError, create, ranges, stubs};
 use crate::base::ContainerId;
 use crate::network::{self, EndpointRequest, Mode, Resolver};
-use crate::sandbox::{Bundle, Cgroup, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace, sweep};
+use crate::sandbox::{
+    Bundle, Cgroup, Launch, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace, sweep,
+};
 use crate::security::Hardening;
 use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan, State, Status};
 use crate::step::{RunOrder, StepNetwork};
@@ -221,6 +223,7 @@ impl Builder<'_> {
             require: Vec::new(),
         };
         Ok(ShimPlan {
+            host: Launch::look().clone(),
             bundle,
             stdin_open: false,
             state_file: run_dir.join("state.json"),

@@ -10,7 +10,7 @@ use super::{Engine, EngineError, ranges};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network::{self, EndpointPlan};
-use crate::sandbox::{Root, UserNamespace};
+use crate::sandbox::{Launch, Root, UserNamespace};
 use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
@@ -217,6 +217,7 @@ impl Engine {
             *base = ranges::take(&self.paths, id)?;
         }
         Ok(ShimPlan {
+            host: Launch::look().clone(),
             bundle,
             stdin_open: record.request.stdin_open,
             state_file: record.state_file(&self.paths),

@@ -32,9 +32,16 @@ pub struct Kept {
 pub struct Launch;
 
 impl Launch {
+    /// Looks at the host, once in the life of this process.
+    pub fn look() -> &'static HostFeatures {
+        static HOST: std::sync::OnceLock<HostFeatures> = std::sync::OnceLock::new();
+        HOST.get_or_init(HostFeatures::probe)
+    }
+
     /// Makes control groups, namespaces and the file systems, and starts assembling the tree. The caller has one thread,
     /// its descriptors 0, 1 and 2 are open, and it is host root.
     ///
+    /// `host` is what the host was found to be ([`Launch::look`]).
     /// `stdio` are the first process's streams, needed unless it has a terminal. `reuse` are the namespaces of the run
     /// before, on a restart. `nest` are namespaces made beforehand, used where the plan wants just these.
     ///
@@ -42,29 +49,10 @@ impl Launch {
     /// When the plan is refused or a step on this side fails; nothing is left behind.
     pub fn begin(
         bundle: &Bundle,
-        stdio: Option<[BorrowedFd<'_>; 3]>,
-        reuse: Option<&Kept>,
-        nest: Option<Nest>,
-    ) -> Result<Pending, LaunchError> {
-        Self::begin_on(bundle, stdio, reuse, nest, Self::look())
-    }
-
-    /// Looks at the host, once in the life of this process.
-    pub fn look() -> &'static HostFeatures {
-        static HOST: std::sync::OnceLock<HostFeatures> = std::sync::OnceLock::new();
-        HOST.get_or_init(HostFeatures::probe)
-    }
-
-    /// Does what [`Launch::begin`] does on a host already looked at.
-    ///
-    /// # Errors
-    /// As [`Launch::begin`].
-    pub fn begin_on(
-        bundle: &Bundle,
-        stdio: Option<[BorrowedFd<'_>; 3]>,
-        reuse: Option<&Kept>,
-        nest: Option<Nest>,
         host: &HostFeatures,
+        stdio: Option<[BorrowedFd<'_>; 3]>,
+        reuse: Option<&Kept>,
+        nest: Option<Nest>,
     ) -> Result<Pending, LaunchError> {
         let plan = plan(bundle, host).map_err(|error| LaunchError::refused(error.to_string()))?;
         if stdio.is_none() && !bundle.process.tty {
@@ -229,6 +217,8 @@ fn furnish(
     };
     let descriptors: Vec<_> = outside.iter().map(AsFd::as_fd).collect();
     send_frame(report.as_fd(), b"tree", &descriptors).at(|| "hand mounts to the mounter")?;
+    // A message wakes its reader on our processor, as if we were about to wait; there is much to do yet.
+    spread(mounter.pid);
     Ok(Kept { userns, netns })
 }
 

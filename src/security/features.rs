@@ -1,12 +1,13 @@
 //! What the host's kernel offers, in a few system calls.
 
 use crate::sys;
+use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io::Read;
 use std::path::PathBuf;
 
 /// What the host's kernel offers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostFeatures {
     /// Release string of the kernel, `6.18.44`.
     pub release: String,
@@ -31,7 +32,7 @@ pub struct HostFeatures {
 }
 
 /// How control groups are mounted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupLayout {
     /// Version 1 hierarchies with a controller, one entry per mount point.
     pub v1: Vec<CgroupMount>,
@@ -40,7 +41,7 @@ pub struct CgroupLayout {
 }
 
 /// One mounted control group hierarchy.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupMount {
     /// Where it is mounted.
     pub path: PathBuf,

@@ -40,6 +40,12 @@ impl Control {
         })
     }
 
+    /// Returns the pid of who connected, in our pid namespace.
+    pub(super) fn pid(&self) -> Option<i32> {
+        let peer = rustix::net::sockopt::socket_peercred(&self.socket).ok()?;
+        Some(peer.pid.as_raw_nonzero().get())
+    }
+
     /// Returns the next whole request.
     pub(super) fn receive(&mut self) -> Result<Received<Request>, CodecError> {
         self.receiver.receive(self.socket.as_fd())

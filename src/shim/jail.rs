@@ -2,7 +2,7 @@
 
 use super::protocol::Failure;
 use crate::sandbox::{Bundle, Process};
-use crate::security::Enforced;
+use crate::security::{Enforced, HostFeatures};
 use rustix::fd::{BorrowedFd, OwnedFd};
 
 /// An added process.
@@ -28,13 +28,12 @@ pub(super) trait Jail: Sized {
     /// What can be made before the plan of a launch is known.
     type Nest;
 
-    /// Finds out beforehand what every launch needs to know of the host.
-    fn look() {}
     /// Makes beforehand what most launches need.
     fn nest() -> Option<Self::Nest>;
     /// Makes the namespaces, or uses those of the last run, or those made beforehand.
     fn begin(
         bundle: &Bundle,
+        host: &HostFeatures,
         stdio: Stdio<'_>,
         kept: Option<&Self::Kept>,
         nest: Option<Self::Nest>,

@@ -2,6 +2,7 @@
 
 use crate::base::Timestamp;
 use crate::sandbox::Bundle;
+use crate::security::HostFeatures;
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
 
@@ -10,6 +11,8 @@ use std::path::PathBuf;
 pub struct ShimPlan {
     /// What to launch.
     pub bundle: Bundle,
+    /// What the host can do. The engine looks while the shim's namespaces are made.
+    pub host: HostFeatures,
     /// Whether stdin stays open without a client (`-i`).
     pub stdin_open: bool,
     /// Where the state is written (`state.json`, renamed into place).

@@ -7,7 +7,7 @@ use super::seed::{Seed, role_with};
 use crate::sandbox::{
     Bundle, EmptyGroups, Kept, Launch, LaunchError, LaunchErrorKind, Nest, Pending, Process, Running,
 };
-use crate::security::Enforced;
+use crate::security::{Enforced, HostFeatures};
 use rustix::fd::{BorrowedFd, OwnedFd};
 
 impl From<LaunchError> for Failure {
@@ -27,16 +27,18 @@ impl Jail for Running {
     type Nest = Nest;
     type Remains = EmptyGroups;
 
-    fn look() {
-        Launch::look();
-    }
-
     fn nest() -> Option<Nest> {
         Nest::make()
     }
 
-    fn begin(bundle: &Bundle, stdio: Stdio<'_>, kept: Option<&Kept>, nest: Option<Nest>) -> Result<Pending, Failure> {
-        Ok(Launch::begin(bundle, stdio, kept, nest)?)
+    fn begin(
+        bundle: &Bundle,
+        host: &HostFeatures,
+        stdio: Stdio<'_>,
+        kept: Option<&Kept>,
+        nest: Option<Nest>,
+    ) -> Result<Pending, Failure> {
+        Ok(Launch::begin(bundle, host, stdio, kept, nest)?)
     }
 
     fn network(pending: &Pending) -> (Option<BorrowedFd<'_>>, i32) {

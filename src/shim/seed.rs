@@ -82,9 +82,8 @@ fn order(seed: &OwnedFd, order: u8, descriptor: Option<BorrowedFd<'_>>) -> Resul
 
 /// The seed's life.
 fn live<J: Jail>(socket: OwnedFd, nests: bool) {
-    // The command line is still parsing: what can be made and known without its plan is, meanwhile.
+    // The command line is still parsing: what can be made without its plan is, meanwhile.
     let mut nest = if nests { J::nest() } else { None };
-    J::look();
     loop {
         let mut byte = [0];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];

@@ -164,7 +164,7 @@ fn landlock_alone_refuses_a_leaked_directory_of_the_host() {
             change(&mut bundle);
             let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
             let streams = [directory.as_fd(), write.as_fd(), write.as_fd()];
-            let running = Launch::begin(&bundle, Some(streams), None, None).unwrap().finish().unwrap();
+            let running = Launch::begin(&bundle, Launch::look(), Some(streams), None, None).unwrap().finish().unwrap();
             drop(write);
             Live { running, output: output.into() }.end().1.contains("WON")
         };
@@ -192,7 +192,7 @@ fn a_terminal_controls_its_process() {
         ]);
         bundle.process.tty = true;
         bundle.process.tty_size = Some((24, 80));
-        let mut running = Launch::begin(&bundle, None, None, None).unwrap().finish().unwrap();
+        let mut running = Launch::begin(&bundle, Launch::look(), None, None, None).unwrap().finish().unwrap();
         let mut terminal = std::fs::File::from(running.terminal.take().unwrap());
         let (mut text, mut byte) = (String::new(), [0]);
         // What is typed is echoed at once, so it waits until the program has said its part.
@@ -267,7 +267,8 @@ fn a_restart_keeps_user_and_network_namespaces() {
             bundle.cgroup.path = bulkhead::sandbox::group_name(&ContainerId::generate());
             let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
             let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-            let running = Launch::begin(&bundle, Some(streams), kept.as_ref(), None).unwrap().finish().unwrap();
+            let running =
+                Launch::begin(&bundle, Launch::look(), Some(streams), kept.as_ref(), None).unwrap().finish().unwrap();
             drop(write);
             let mut text = String::new();
             std::fs::File::from(output).read_to_string(&mut text).unwrap();
@@ -346,7 +347,7 @@ fn speed() {
         let mut times: [Vec<u128>; 4] = Default::default();
         for _ in 0..200 {
             let began = std::time::Instant::now();
-            let pending = Launch::begin(&bundle, Some([null.as_fd(); 3]), None, None).unwrap();
+            let pending = Launch::begin(&bundle, Launch::look(), Some([null.as_fd(); 3]), None, None).unwrap();
             times[0].push(began.elapsed().as_micros());
             let running = pending.finish().unwrap();
             times[1].push(began.elapsed().as_micros());

@@ -1,6 +1,7 @@
 //! Shims around real sandboxes: what plain processes cannot show.
 
 use crate::support::bundle::Box;
+use bulkhead::sandbox::Launch;
 use bulkhead::sandbox::Root;
 use bulkhead::shim::protocol::NetworkHandles;
 use bulkhead::shim::*;
@@ -24,6 +25,7 @@ fn fixture(line: &str) -> Option<Fixture> {
     let at = |name: &str| root.path(name);
     let plan = ShimPlan {
         bundle,
+        host: Launch::look().clone(),
         stdin_open: false,
         state_file: at("state.json"),
         durable: true,

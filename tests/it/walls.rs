@@ -134,7 +134,8 @@ impl<'a> Attack<'a> {
         let stdin: OwnedFd = std::fs::File::open(self.leak.unwrap_or("/dev/null")).unwrap().into();
         let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
         let streams = [stdin.as_fd(), write.as_fd(), write.as_fd()];
-        let running = match Launch::begin(&bundle, Some(streams), None, None).and_then(Pending::finish) {
+        let running = match Launch::begin(&bundle, Launch::look(), Some(streams), None, None).and_then(Pending::finish)
+        {
             Ok(running) => running,
             Err(error) => return (false, format!("not started: {error}")),
         };

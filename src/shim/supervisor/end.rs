@@ -10,7 +10,7 @@ use super::{Supervisor, exit_code};
 use crate::base::Timestamp;
 use crate::store::Durability;
 use crate::sys::fault::{self, Point};
-use crate::sys::process::reap_any;
+use crate::sys::process::{reap_any, spread};
 use nix::sys::signal::Signal;
 use rustix::io::Errno;
 use std::time::{Duration, Instant};
@@ -101,6 +101,10 @@ impl<J: Jail> Supervisor<J> {
             _ => clean_up(&self.plan.cleanup),
         }
         // Whoever removes the container does so meanwhile.
+        if self.remains.is_some() {
+            let finisher = self.finisher.and_then(|number| self.caller(number)?.pid());
+            finisher.into_iter().for_each(spread);
+        }
         self.remains = None;
         if let Some(number) = self.finisher {
             self.answer(number, &Reply::Cleared, Vec::new());

@@ -125,7 +125,7 @@ impl<J: Jail> Supervisor<J> {
         let stdio = stdio.as_ref().map(|three| three.each_ref().map(AsFd::as_fd));
         let failed = |source| failure(&ShimError::Io { what: "open the streams".to_owned(), source });
         fault::fail(Point::ShimStreams).map_err(failed)?;
-        J::begin(&self.plan.bundle, stdio, self.kept.as_ref(), nest)
+        J::begin(&self.plan.bundle, &self.plan.host, stdio, self.kept.as_ref(), nest)
     }
 
     /// Starts the first process and writes the state.

@@ -8,7 +8,7 @@ mod throughput;
 use super::protocol::NetworkHandles;
 use super::*;
 use crate::base::ContainerId;
-use crate::sandbox::{Bundle, Cgroup, Limits, Namespace, Namespaces, Process, Root, UserNamespace};
+use crate::sandbox::{Bundle, Cgroup, Launch, Limits, Namespace, Namespaces, Process, Root, UserNamespace};
 use crate::security::{CapabilitySet, Hardening, Level};
 use plain::PlainJail;
 use rustix::fd::OwnedFd;
@@ -56,6 +56,7 @@ fn script(script: &str) -> Fixture {
     };
     let plan = ShimPlan {
         bundle,
+        host: Launch::look().clone(),
         stdin_open: false,
         state_file: at("state.json"),
         durable: true,

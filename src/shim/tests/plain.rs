@@ -2,6 +2,7 @@
 
 use crate::sandbox::{Bundle, Process};
 use crate::security::Enforced;
+use crate::security::HostFeatures;
 use crate::shim::jail::{Added, Jail, Stdio};
 use crate::shim::protocol::{Failure, FailureKind};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -67,7 +68,13 @@ impl Jail for PlainJail {
         None
     }
 
-    fn begin(bundle: &Bundle, stdio: Stdio<'_>, _kept: Option<&()>, _nest: Option<()>) -> Result<Pending, Failure> {
+    fn begin(
+        bundle: &Bundle,
+        _: &HostFeatures,
+        stdio: Stdio<'_>,
+        _kept: Option<&()>,
+        _nest: Option<()>,
+    ) -> Result<Pending, Failure> {
         Ok(Pending { process: bundle.process.clone(), stdio: own(stdio) })
     }
 

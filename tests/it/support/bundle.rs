@@ -179,7 +179,7 @@ pub(crate) fn launch_on(bundle: &Bundle, host: &HostFeatures) -> Result<Live, La
     let null: OwnedFd = std::fs::File::open("/dev/null").unwrap().into();
     let (output, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).unwrap();
     let streams = [null.as_fd(), write.as_fd(), write.as_fd()];
-    let running = Launch::begin_on(bundle, Some(streams), None, None, host)?.finish()?;
+    let running = Launch::begin(bundle, host, Some(streams), None, None)?.finish()?;
     Ok(Live { running, output: output.into() })
 }
 
