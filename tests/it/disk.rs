@@ -34,7 +34,7 @@ impl Small {
         std::fs::create_dir_all(&place).unwrap();
         let disk = world.path("disk");
         std::fs::File::create(&disk).unwrap().set_len(u64::from(mebibytes) << 20).unwrap();
-        host("mkfs.ext4", &["-q", "-m", "0", "-F", disk.to_str().unwrap()]).ok();
+        host("mkfs.ext4", &["-q", "-b", "4096", "-m", "0", "-F", disk.to_str().unwrap()]).ok();
         host("mount", &["-o", "loop", disk.to_str().unwrap(), place.to_str().unwrap()]).ok();
         host("chmod", &["0700", place.to_str().unwrap()]).ok();
         Self { place, world }

@@ -180,7 +180,35 @@ fn writes(world: &World, arguments: &[&str]) -> Vec<String> {
     words.extend(["--root", text(&world.root), "--run", text(&world.run)]);
     words.extend(arguments);
     world.host("strace", &words).ok();
-    std::fs::read_to_string(trace).unwrap().lines().map(str::to_owned).collect()
+    joined(&std::fs::read_to_string(trace).unwrap())
+}
+
+/// Puts the halves of a call together that strace wrote apart because another process spoke in between; the whole stands
+/// where the call ended.
+fn joined(trace: &str) -> Vec<String> {
+    let mut begun = std::collections::HashMap::new();
+    let mut calls = Vec::new();
+    for line in trace.lines() {
+        let (pid, call) = line.split_once(' ').unwrap_or((line, ""));
+        if let Some(first) = call.strip_suffix(" <unfinished ...>") {
+            begun.insert(pid, first);
+            continue;
+        }
+        let rest = call.split_once(" resumed>").filter(|_| call.trim_start().starts_with("<..."));
+        calls.push(match rest.and_then(|(_, rest)| Some((begun.remove(pid)?, rest))) {
+            Some((first, rest)) => format!("{pid} {first}{rest}"),
+            None => line.to_owned(),
+        });
+    }
+    calls
+}
+
+#[test]
+fn calls_that_strace_cut_in_two_are_joined() {
+    let trace = "7 renameat2(AT_FDCWD, \"a\", AT_FDCWD, \"b\", RENAME_NOREPLACE <unfinished ...>\n8 sync() = 0\n\
+                 7 <... renameat2 resumed>) = 0\n8 +++ exited with 0 +++\n";
+    let whole = "7 renameat2(AT_FDCWD, \"a\", AT_FDCWD, \"b\", RENAME_NOREPLACE) = 0";
+    assert_eq!(joined(trace), ["8 sync() = 0", whole, "8 +++ exited with 0 +++"]);
 }
 
 /// The order in which a power cut may find things: layers in place, all of it synced, then the record.
