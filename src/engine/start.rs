@@ -4,13 +4,14 @@ use super::network::taken;
 use super::record::{Container, ContainerRecord, NetworkView, SeccompChoice};
 use super::request::NetworkMode;
 use super::spec::{Circumstances, assemble};
+use super::stop::groups;
 use super::undo::Undo;
 use super::walls::{devices, owners, walls_down};
 use super::{Engine, EngineError, ranges};
 use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network::{self, EndpointPlan};
-use crate::sandbox::{Launch, Root, UserNamespace};
+use crate::sandbox::{Launch, Root, UserNamespace, sweep};
 use crate::security::features::kernel_version;
 use crate::security::seccomp::{self, ProfileOptions, ProfileSource};
 use crate::security::{CapabilitySet, SeccompFilter};
@@ -109,8 +110,8 @@ impl Engine {
         record.process.tty_size = tty_size;
         let mut undo = Undo::new();
         undo.push(|| {
-            // The connection is closed by then, and the shim takes down what it has made.
-            let _ = self.settled(&id);
+            // The connection is closed by then, and the shim takes down what it has made; a killed one has left its groups.
+            let _ = self.settled(&id).and_then(|()| Ok(sweep(&groups(&id))?));
             let _ = self.release(&id);
             let _ = self.mark_started(&id, false);
         });

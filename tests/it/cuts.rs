@@ -3,7 +3,7 @@
 //! Each scenario is run once undisturbed while its passes through all points are counted; every pass then is a place to
 //! die at. A commit walks through a slice chosen by the seed, `just full` through all of them.
 
-use crate::support::{Outcome, World, busybox_tar, need_full, requires, seed, tell};
+use crate::support::{Outcome, World, busybox_tar, empty_groups, need_full, requires, seed, tell};
 use bulkhead::sys::fault::Point;
 use std::collections::BTreeSet;
 
@@ -283,6 +283,8 @@ impl Bench {
         self.forget_build_cache();
         let mut left = Vec::new();
         let mut first = Vec::new();
+        // Whatever its container is called: one whose id nobody has heard of, too.
+        let mut groups = empty_groups();
         let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
         loop {
             self.world.ok(&["ps", "-aq"]);
@@ -295,6 +297,8 @@ impl Bench {
             let before = self.before.borrow().clone();
             left.extend(files.difference(&before).map(|path| format!("more: {path}")));
             left.extend(before.difference(&files).map(|path| format!("less: {path}")));
+            groups = groups.intersection(&empty_groups()).cloned().collect();
+            left.extend(groups.iter().map(|group| format!("control group without processes: {group}")));
             if left.is_empty() {
                 return;
             }

@@ -121,6 +121,18 @@ fn control_groups() -> Vec<String> {
     all.filter(ours).map(|path| path.to_string_lossy().into_owned()).collect()
 }
 
+/// Those of them without a process. A container that starts or ends has one for a moment; one that stays belongs to nobody.
+pub(crate) fn empty_groups() -> BTreeSet<String> {
+    let none = |place: String| std::fs::read_to_string(place).is_ok_and(|pids| pids.is_empty());
+    let empty = |group: &String| {
+        ["", "/payload", "/keeper"].iter().all(|below| {
+            let place = format!("{group}{below}");
+            !Path::new(&place).exists() || none(format!("{place}/cgroup.procs"))
+        })
+    };
+    control_groups().into_iter().filter(empty).collect()
+}
+
 /// Everything on this machine that a container could leave behind.
 pub(super) fn machine() -> BTreeSet<String> {
     let mut items = BTreeSet::new();

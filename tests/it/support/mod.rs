@@ -10,6 +10,7 @@ mod leftovers;
 mod needs;
 mod outcome;
 
+pub(crate) use self::leftovers::empty_groups;
 use self::leftovers::machine;
 pub(crate) use self::needs::*;
 pub(crate) use self::outcome::{Outcome, docker, host};
