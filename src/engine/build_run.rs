@@ -113,7 +113,7 @@ impl Builder<'_> {
             _ => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
         };
         let addresses = (place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4));
-        let mounts = self.mounts(order, addresses, &run_dir, &userns)?;
+        let mounts = self.mounts(order, addresses, &run_dir)?;
         step.targets = mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
         let shim = step.shim.insert((self.launcher.borrow_mut())()?);
         let plan = self.plan(tree, order, userns, mounts, &run_dir)?;
@@ -146,7 +146,6 @@ impl Builder<'_> {
         order: &RunOrder,
         (address, gateway): (Option<IpAddr>, Option<IpAddr>),
         run_dir: &Path,
-        userns: &UserNamespace,
     ) -> Result<Vec<Mount>, EngineError> {
         let mut mounts = Vec::new();
         for request in &self.options.mounts {
@@ -165,7 +164,7 @@ impl Builder<'_> {
                 continue;
             }
             let path = run_dir.join(format!("file-{number}"));
-            write_own_file(&path, &content, mode, userns)?;
+            write_own_file(&path, &content, mode)?;
             mounts.push(Mount { target: target.to_owned(), source: MountSource::OwnFile(path), readonly: false });
         }
         Ok(mounts)

@@ -20,7 +20,7 @@ use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use std::fs::{DirBuilder, Permissions};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 /// Most layers of an image that the places of mounts are laid below; sealed, its writable layer is one more, and overlay takes
@@ -312,7 +312,7 @@ impl Engine {
     }
 
     /// Writes the container's own files anew, as every start does (*docker run reference "--add-host"*): they lie in `$RUN`,
-    /// where a file takes no block of the disk, and belong to the container's root.
+    /// where a file takes no block of the disk; the container gets copies.
     fn write_own_files(
         &self,
         record: &ContainerRecord,
@@ -322,24 +322,18 @@ impl Engine {
         let (hosts, resolv) = self.name_files(record, place)?;
         let hostname = format!("{}\n", record.hostname);
         for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", hostname)] {
-            write_own_file(&plan.run_dir.join(name), text.as_bytes(), 0o644, &plan.bundle.userns)?;
+            write_own_file(&plan.run_dir.join(name), text.as_bytes(), 0o644)?;
         }
         Ok(())
     }
 }
 
-/// Writes a file that a container sees as its root's.
-pub(super) fn write_own_file(path: &Path, text: &[u8], mode: u32, userns: &UserNamespace) -> Result<(), StoreError> {
+/// Writes a file that a container gets a copy of.
+pub(super) fn write_own_file(path: &Path, text: &[u8], mode: u32) -> Result<(), StoreError> {
     let open = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     let mut file = open.map_err(StoreError::io("create", path))?;
     std::io::Write::write_all(&mut file, text).map_err(StoreError::io("write", path))?;
-    file.set_permissions(Permissions::from_mode(mode)).map_err(StoreError::io("set mode of", path))?;
-    match userns {
-        UserNamespace::Range { base } | UserNamespace::Join { base, .. } => {
-            fchown(&file, Some(*base), Some(*base)).map_err(StoreError::io("set owner of", path))
-        }
-        UserNamespace::Host { .. } => Ok(()),
-    }
+    file.set_permissions(Permissions::from_mode(mode)).map_err(StoreError::io("set mode of", path))
 }
 
 /// Turns what the shim says of a failed start into our error.

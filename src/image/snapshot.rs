@@ -1,7 +1,7 @@
 //! Snapshots: committed layers and the writable trees on top of them.
 //!
-//! `snapshots/<key>/{meta.json,fs,work}`, where a writable tree has its record as an attribute of its directory instead; the key of a committed layer is the hexadecimal part of its chain id, other keys
-//! are chosen by the caller (a container's id). Ids on disk are plain. A layer is only ever put in place by a rename.
+//! `snapshots/<key>/{meta.json,fs,work}`, where a writable tree has its record as an attribute of its directory instead; the key of
+//! a committed layer is the hexadecimal part of its chain id, other keys are chosen by the caller (a container's id). Ids on disk are plain. A layer is only ever put in place by a rename.
 
 use super::durable::{Moment, Synced};
 use super::error::{ImageError, Result};

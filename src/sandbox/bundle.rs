@@ -158,8 +158,8 @@ pub enum MountSource {
         /// Which ids it shows.
         ids: BindIds,
     },
-    /// One of our own files (hosts, resolv.conf, hostname), which belongs to the container's root already and is shown as
-    /// it is: a tmpfs, where such files lie, takes an id map only since Linux 6.3.
+    /// One of our own files (hosts, resolv.conf, hostname), shown as a copy that belongs to the container's root and has little
+    /// room to grow.
     OwnFile(PathBuf),
     /// A fresh tmpfs.
     Tmpfs {

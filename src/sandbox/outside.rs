@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Makes everything of [`LaunchPlan::outside`], in order. `userns` is the container's user namespace, `None` the host's.
@@ -38,6 +39,7 @@ pub(super) fn make(
                 super::tree::new_mount("mqueue", &[], super::tree::QUIET).at(|| "show the host's message queues")?
             }
             Outside::Node(device) => device_node(device, base, plan.detached)?,
+            Outside::OwnFile { path, readonly } => own_file(path, *readonly, base, plan.detached)?,
             Outside::Clone { path, recursive, ids, readonly, view } => {
                 // Mounts of the host below /sys and /proc keep their own flags.
                 let attributes = if *view { 0 } else { NODEV } | if *readonly { RDONLY } else { 0 };
@@ -69,6 +71,38 @@ fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, La
         return node(device, base, None).at(what);
     }
     super::overlay::workshop(&[], |place| node(device, base, Some(place)).at(what))
+}
+
+/// Bytes a container may add to one of our own files.
+const ROOM: usize = 256 << 10;
+
+/// Copies a file of ours onto a file system of its own, where it belongs to the container's root. The original lies on the host's
+/// `/run`, which a container that could write to it would fill.
+fn own_file(path: &Path, readonly: bool, base: u32, detached: bool) -> Result<OwnedFd, LaunchError> {
+    let what = || format!("show {} in the container", path.display());
+    let attributes = NODEV | if readonly { RDONLY } else { 0 };
+    if detached {
+        return copied(path, attributes, base, None).at(what);
+    }
+    super::overlay::workshop(&[], |place| copied(path, attributes, base, Some(place)).at(what))
+}
+
+/// Before Linux 6.15 the copy's home has to be attached, at `place`, to be cloned from.
+fn copied(path: &Path, attributes: u64, base: u32, place: Option<&Path>) -> std::io::Result<OwnedFd> {
+    let (text, mode) = (std::fs::read(path)?, std::fs::metadata(path)?.mode() & 0o777);
+    let size = (text.len() + ROOM).to_string();
+    // Scripts of here-documents are executed.
+    let quiet = super::tree::QUIET.difference(rustix::mount::MountAttrFlags::MOUNT_ATTR_NOEXEC);
+    let home = super::tree::new_mount("tmpfs", &[("size", &size), ("nr_inodes", "2")], quiet)?;
+    if let Some(place) = place {
+        super::tree::attach_at(home.as_fd(), place)?;
+    }
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&home, c"file", flags, Mode::from_raw_mode(0o600))?;
+    rustix::fs::fchown(&file, Some(rustix::fs::Uid::from_raw(base)), Some(rustix::fs::Gid::from_raw(base)))?;
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    std::io::Write::write_all(&mut std::fs::File::from(file), &text)?;
+    Ok(clone_mapped(home.as_fd(), c"file", false, attributes, None)?)
 }
 
 /// Makes the root again from all its layers, or its directory, with nothing writable on top: the kernel refuses to make such a file system

@@ -103,6 +103,13 @@ pub enum Outside {
     HostQueues,
     /// A device node of its own.
     Node(Device),
+    /// A copy of a file of ours.
+    OwnFile {
+        /// The path.
+        path: PathBuf,
+        /// Read-only.
+        readonly: bool,
+    },
     /// A clone of a host path.
     Clone {
         /// The path.

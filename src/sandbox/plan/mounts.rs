@@ -24,13 +24,7 @@ pub(super) fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outsid
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
         MountSource::OwnFile(path) => {
-            outside.push(Outside::Clone {
-                path: path.clone(),
-                recursive: false,
-                ids: CloneIds::Unmapped,
-                readonly: mount.readonly,
-                view: false,
-            });
+            outside.push(Outside::OwnFile { path: path.clone(), readonly: mount.readonly });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
     }

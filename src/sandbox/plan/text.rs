@@ -41,6 +41,10 @@ impl fmt::Display for Outside {
             Self::Dev => f.write_str("dev"),
             Self::HostQueues => f.write_str("the host's message queues"),
             Self::Node(device) => write!(f, "device {}", device.rule()),
+            Self::OwnFile { path, readonly } => {
+                write!(f, "copy of {}", path.display())?;
+                f.write_str(if *readonly { ", read-only" } else { "" })
+            }
             Self::Clone { path, recursive, ids, readonly, view } => {
                 write!(f, "clone {}", path.display())?;
                 f.write_str(if *recursive { " and below" } else { "" })?;
