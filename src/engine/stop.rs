@@ -3,8 +3,7 @@
 use super::record::Container;
 use super::{Engine, EngineError};
 use crate::base::{ContainerId, Timestamp};
-use crate::sandbox::{CgroupPlan, Group, sweep};
-use crate::security::HostFeatures;
+use crate::sandbox::{CgroupPlan, Group, Launch, sweep};
 use crate::shim::protocol::StopReason;
 use crate::shim::{Client, ShimError, State, Status, Stopped};
 use crate::store::{reserve, write_note};
@@ -250,7 +249,7 @@ impl Engine {
 
 /// Every control group a container may have left.
 pub(super) fn groups(id: &ContainerId) -> CgroupPlan {
-    let layout = HostFeatures::probe().cgroups;
+    let layout = Launch::look().cgroups.clone();
     let unified = layout.v1.is_empty();
     let mounts = if unified { layout.v2.into_iter().collect() } else { layout.v1 };
     let group = |mount: crate::security::features::CgroupMount| Group {

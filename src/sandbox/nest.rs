@@ -5,6 +5,7 @@
 
 use super::outside::end;
 use crate::sys::process::*;
+use rustix::io::Errno;
 use std::os::fd::{AsFd, BorrowedFd};
 
 /// Namespaces in waiting; dropping this lets those go that nobody has entered.
@@ -24,20 +25,7 @@ impl Nest {
 
     /// Makes them; `None` where they cannot be had, which the launch will find out by itself and say.
     pub fn make() -> Option<Self> {
-        let parent = rustix::process::getpid();
-        let hold = move || {
-            // It may not outlive the shim, which may have died already.
-            let bound = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-            let _ = set_undumpable();
-            if bound.is_err() || rustix::process::getppid() != Some(parent) || close_all_from(0, &[]).is_err() {
-                return 1;
-            }
-            let _ = set_name(c"bulkhead-nest");
-            set_signal_mask(0);
-            let _ = wait_signal(0);
-            0
-        };
-        clone_process(Self::FLAGS, None, hold).ok().map(|holder| Self { holder })
+        hold(Self::FLAGS).ok().map(|holder| Self { holder })
     }
 
     /// Pid of the process inside, for the files of its namespaces and its id maps.
@@ -55,6 +43,26 @@ impl Nest {
     pub(super) fn door(&self) -> BorrowedFd<'_> {
         self.holder.pidfd.as_fd()
     }
+}
+
+/// Makes a process that holds new namespaces and does nothing else, until it is killed or we die.
+pub(super) fn hold(flags: CloneFlags) -> Result<Child, Errno> {
+    let parent = rustix::process::getpid();
+    let wait = move || {
+        // We may have died before we could be its death.
+        let bound = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let _ = set_undumpable();
+        if bound.is_err() || rustix::process::getppid() != Some(parent) || close_all_from(0, &[]).is_err() {
+            return 1;
+        }
+        let _ = set_name(c"bulkhead-nest");
+        set_signal_mask(0);
+        loop {
+            // Interrupted where somebody stops it and lets it go on.
+            let _ = wait_signal(0);
+        }
+    };
+    clone_process(flags, None, wait)
 }
 
 impl Drop for Nest {

@@ -9,7 +9,7 @@ use super::user::IDS;
 use crate::security::Level;
 use crate::sys::credentials::with_file_ids;
 use crate::sys::mount::{NODEV, RDONLY, clone_mapped, set_attributes};
-use crate::sys::process::{Child, CloneFlags, clone_process, pidfd_kill, wait_exit};
+use crate::sys::process::{Child, CloneFlags, pidfd_kill, wait_exit};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
@@ -240,12 +240,7 @@ fn exchange(disk: u32, inside: u32, base: u32) -> String {
 
 /// Makes a user namespace with these maps; nothing lives in it.
 pub(super) fn namespace_with_map(uid_map: &str, gid_map: &str) -> Result<OwnedFd, LaunchError> {
-    let holder = clone_process(CloneFlags::NEWUSER, None, || {
-        crate::sys::process::set_signal_mask(0);
-        let _ = crate::sys::process::wait_signal(0);
-        0
-    })
-    .at(|| "make a user namespace")?;
+    let holder = super::nest::hold(CloneFlags::NEWUSER).at(|| "make a user namespace")?;
     let result = write_maps(holder.pid, uid_map, gid_map).and_then(|()| open_namespace(holder.pid, "user"));
     end(&holder);
     result

@@ -9,6 +9,9 @@
 //! [`Request::Proceed`] with the descriptors named there; shim answers [`Reply::Started`] or [`Reply::Failed`]. The
 //! socket is a control connection from then on and is told [`Reply::Exited`] without asking, however soon that is.
 //!
+//! End: the caller that takes down what the container held outside the shim may begin when it hears the end; it is told
+//! [`Reply::Cleared`] when the shim's own part is done, and says [`Request::Finished`].
+//!
 //! An attached client holds a stream socket of its own: towards the client, frames as in the Engine API (byte 0 =
 //! stream: 1 stdout, 2 stderr, 3 end; bytes 4..8 = big-endian length; payload); the payload of stream 3 is the exit
 //! code in decimal. Towards the shim, raw bytes of stdin; shutting down that direction is its end of file.

@@ -25,6 +25,9 @@ pub(super) struct Host {
 pub(super) fn on_host(test: impl FnOnce(&Host) + Send) {
     std::thread::scope(|scope| {
         let run = || {
+            // Descriptors of this thread's own, so that they can be counted beside other tests.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            crate::sys::process::close_all_from(3, &[]).unwrap();
             let Some(namespace) = enter_new_namespace() else {
                 return;
             };
