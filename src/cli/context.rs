@@ -7,17 +7,17 @@ use crate::engine::{Engine, EngineError};
 use crate::image::ImageError;
 use crate::shim::{LaunchConn, ShimError};
 use crate::store::Paths;
-use std::cell::RefCell;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 /// Makes a shim that waits for its plan.
-pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
+pub type Launcher<'a> = &'a mut (dyn FnMut() -> Result<LaunchConn, ShimError> + Send);
 
 /// What every verb is given.
 pub(super) struct Context<'a> {
     paths: Paths,
-    launcher: RefCell<Launcher<'a>>,
+    launcher: Mutex<Launcher<'a>>,
 }
 
 impl<'a> Context<'a> {
@@ -41,7 +41,7 @@ impl<'a> Context<'a> {
             }
         });
         let absolute = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-        Self { paths: Paths { root: absolute(root), run: absolute(run) }, launcher: RefCell::new(launcher) }
+        Self { paths: Paths { root: absolute(root), run: absolute(run) }, launcher: Mutex::new(launcher) }
     }
 
     /// Returns where state lies.
@@ -71,7 +71,8 @@ impl<'a> Context<'a> {
     /// # Errors
     /// When it cannot be forked.
     pub(super) fn launch(&self) -> Result<LaunchConn, ShimError> {
-        (self.launcher.borrow_mut())()
+        let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+        (*launcher)()
     }
 }
 

@@ -11,11 +11,14 @@ use crate::sandbox::{view, writable_view};
 use crate::step::{BaseImage, BuildHost, CommittedLayer, RunOrder, Tree};
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
-use std::cell::{OnceCell, RefCell};
+use rustix::event::EventfdFlags;
+use std::cell::OnceCell;
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
 
 /// How build steps run.
 #[derive(Clone, Debug, Default)]
@@ -34,9 +37,11 @@ pub struct StepOptions {
 pub struct Builder<'a> {
     pub(super) engine: &'a Engine,
     images: Images,
-    pub(super) launcher: RefCell<Launcher<'a>>,
+    pub(super) launcher: Mutex<Launcher<'a>>,
     pub(super) options: StepOptions,
     pub(super) interrupt: Option<BorrowedFd<'a>>,
+    /// Readable once the build is to end because a step failed.
+    pub(super) halted: OwnedFd,
     _hold: Hold,
 }
 
@@ -86,7 +91,9 @@ impl Engine {
         self.settle_abandoned()?;
         let images = Images::open(&self.paths)?;
         let hold = images.hold()?;
-        Ok(Builder { engine: self, images, launcher: RefCell::new(launcher), options, interrupt, _hold: hold })
+        let halted = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .map_err(|errno| EngineError::Output(errno.into()))?;
+        Ok(Builder { engine: self, images, launcher: Mutex::new(launcher), options, interrupt, halted, _hold: hold })
     }
 }
 
@@ -179,6 +186,15 @@ impl<'a> BuildHost for Builder<'a> {
         let layer = self.images.commit_layer(active.id.as_str(), &options)?;
         fault::cut(Point::StepCommitted);
         Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
+    }
+
+    fn rest(&self, time: Duration) -> Result<(), EngineError> {
+        self.wait_for_end(time)
+    }
+
+    fn halt(&self) {
+        // A counter that is full already says the same.
+        let _ = rustix::io::write(&self.halted, &1u64.to_ne_bytes());
     }
 
     fn create_image(&self, config: &ImageConfig, chain: &[Digest], tags: &[String]) -> Result<Digest, EngineError> {

@@ -25,6 +25,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::sync::PoisonError;
+use std::time::Duration;
 
 /// SIGTERM.
 const STOP_SIGNAL: i32 = 15;
@@ -49,12 +51,22 @@ struct Running {
 impl Builder<'_> {
     /// Fails when the build was told to end.
     pub(super) fn check_interrupt(&self) -> Result<(), EngineError> {
-        let Some(interrupt) = self.interrupt else { return Ok(()) };
-        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-        match poll(&mut [PollFd::from_borrowed_fd(interrupt, PollFlags::IN)], Some(&now)) {
+        self.wait_for_end(Duration::ZERO)
+    }
+
+    /// Waits, and fails as soon as the build is told to end.
+    pub(super) fn wait_for_end(&self, time: Duration) -> Result<(), EngineError> {
+        let time = Timespec { tv_sec: time.as_secs() as i64, tv_nsec: i64::from(time.subsec_nanos()) };
+        match poll(&mut self.ends().collect::<Vec<_>>(), Some(&time)) {
             Ok(ready) if ready > 0 => Err(EngineError::Interrupted),
             _ => Ok(()),
         }
+    }
+
+    /// What becomes readable when the build is to end.
+    fn ends(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let all = self.interrupt.into_iter().chain([self.halted.as_fd()]);
+        all.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
     }
 
     /// Runs the order to its end, takes its sandbox down, and returns the exit code.
@@ -115,7 +127,11 @@ impl Builder<'_> {
         let addresses = (place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4));
         let mounts = self.mounts(order, addresses, &run_dir)?;
         step.targets = mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
-        let shim = step.shim.insert((self.launcher.borrow_mut())()?);
+        let launched = {
+            let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
+            (*launcher)()
+        };
+        let shim = step.shim.insert(launched?);
         let plan = self.plan(tree, order, userns, mounts, &run_dir)?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = shim.attach(false, true)?;
@@ -251,7 +267,7 @@ impl Builder<'_> {
         let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
         loop {
             let mut waits = vec![PollFd::from_borrowed_fd(stream, PollFlags::IN)];
-            waits.extend(self.interrupt.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+            waits.extend(self.ends());
             match poll(&mut waits, Some(&SILENCE)) {
                 Err(Errno::INTR) => continue,
                 Ok(0) => {
@@ -260,7 +276,7 @@ impl Builder<'_> {
                 }
                 other => other.map_err(failed)?,
             };
-            if waits.get(1).is_some_and(|wait| !wait.revents().is_empty()) {
+            if waits.iter().skip(1).any(|wait| !wait.revents().is_empty()) {
                 return Err(EngineError::Interrupted);
             }
             match rustix::io::read(stream, &mut piece) {

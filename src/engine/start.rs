@@ -28,7 +28,7 @@ use std::path::Path;
 const MAX_LAYERS: usize = 490;
 
 /// Makes a shim that waits for its plan.
-pub type Launcher<'a> = &'a mut dyn FnMut() -> Result<LaunchConn, ShimError>;
+pub type Launcher<'a> = &'a mut (dyn FnMut() -> Result<LaunchConn, ShimError> + Send);
 
 /// Which of a container's streams a start attaches to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,13 +7,14 @@ use crate::base::unique_name;
 use crate::store::{FileLock, Paths, is_locked};
 use crate::sys::fault::{self, Point};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A directory for one piece of work; removed when dropped.
 #[derive(Debug)]
 pub(super) struct Ingest {
     path: PathBuf,
     _lock: FileLock,
-    next: std::cell::Cell<u32>,
+    next: AtomicU32,
 }
 
 impl Ingest {
@@ -29,7 +30,7 @@ impl Ingest {
         fault::fail(Point::IngestMade).map_err(ImageError::io("make directory", &path))?;
         let lock = FileLock::acquire(&path.join("lock"))?;
         fault::cut(Point::IngestHeld);
-        Ok(Self { path, _lock: lock, next: std::cell::Cell::new(0) })
+        Ok(Self { path, _lock: lock, next: AtomicU32::new(0) })
     }
 
     /// Removes what is in it, but its lock.
@@ -50,9 +51,7 @@ impl Ingest {
 
     /// Returns a path in it that is not used.
     pub(super) fn fresh(&self) -> PathBuf {
-        let number = self.next.get();
-        self.next.set(number + 1);
-        self.path.join(number.to_string())
+        self.path.join(self.next.fetch_add(1, Ordering::Relaxed).to_string())
     }
 }
 

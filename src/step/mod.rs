@@ -7,6 +7,7 @@ use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
 use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
 /// An image to build on or to copy from.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,8 +81,8 @@ pub trait Tree {
     fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error>;
 }
 
-/// What the engine does for the builder.
-pub trait BuildHost {
+/// What the engine does for the builder; several threads ask at once.
+pub trait BuildHost: Sync {
     /// What can go wrong there.
     type Error: std::error::Error + Send + Sync + 'static;
     /// A writable tree on top of layers; dropping it uncommitted removes it.
@@ -131,6 +132,15 @@ pub trait BuildHost {
     /// # Errors
     /// When the system refuses.
     fn commit(&self, active: Self::Active) -> Result<CommittedLayer, Self::Error>;
+
+    /// Waits for a moment, for what another build does.
+    ///
+    /// # Errors
+    /// At once, when the build is told to end.
+    fn rest(&self, time: Duration) -> Result<(), Self::Error>;
+
+    /// Has every step that other threads perform end, and lets none begin: they fail as interrupted ones do.
+    fn halt(&self);
 
     /// Stores an image of these layers (chain ids, bottom first), tags it, and returns its id.
     ///

@@ -72,6 +72,35 @@ impl FileLock {
     }
 }
 
+/// An exclusive lock on one byte of a file, the byte standing for something: any number of things share the file. Held until
+/// it is dropped or the process ends (*fcntl(2)*, "Open file description locks").
+#[derive(Debug)]
+pub struct RangeLock {
+    _file: File,
+}
+
+impl RangeLock {
+    /// Takes the lock of a byte, below 2^63, if it is free; `None` when somebody else holds it, in this process or another.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or locked.
+    pub fn try_acquire(path: &Path, byte: u64) -> Result<Option<Self>, StoreError> {
+        let file = open(path)?;
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: i64::try_from(byte).unwrap_or(i64::MAX - 1),
+            l_len: 1,
+            l_pid: 0,
+        };
+        match nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole)) {
+            Ok(_) => Ok(Some(Self { _file: file })),
+            Err(nix::Error::EAGAIN | nix::Error::EACCES) => Ok(None),
+            Err(errno) => Err(StoreError::io("lock", path)(errno.into())),
+        }
+    }
+}
+
 /// Tells whether a living process holds the lock of this file; a file that does not exist is not locked.
 pub fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::open(path) else { return false };
@@ -81,6 +110,17 @@ pub fn is_locked(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_locked_apart_from_each_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let take = |byte| RangeLock::try_acquire(&dir.path().join("lock"), byte).unwrap();
+        let (held, other) = (take(7), take(1 << 60));
+        assert!(held.is_some() && other.is_some());
+        assert!(take(7).is_none(), "another descriptor of the same process waits as well");
+        drop(held);
+        assert!(take(7).is_some());
+    }
 
     #[test]
     fn a_lock_excludes_and_ends_with_its_holder() {

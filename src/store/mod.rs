@@ -31,7 +31,7 @@ mod record;
 pub mod reserve;
 
 pub use lease::{Abandoned, Lease, Leases};
-pub use lock::{FileLock, is_locked};
+pub use lock::{FileLock, RangeLock, is_locked};
 pub use names::{NameError, Names};
 pub use paths::Paths;
 pub use record::{

@@ -364,3 +364,88 @@ fn a_container_becomes_an_image() {
     world.bulkhead(&["commit", "-c", "RUN true", "cc"]).fails(1, &["RUN"]);
     world.bulkhead(&["commit", "nobody"]).fails(1, &["nobody"]);
 }
+
+#[test]
+fn independent_stages_run_side_by_side() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let seconds = 2;
+    let stage = |name: &str| format!("FROM busybox AS {name}\nRUN sleep {seconds}; echo {name} > /{name}\n");
+    let stages: String = ["a", "b", "c", "d"].map(stage).concat();
+    let copies: String = ["a", "b", "c", "d"].map(|name| format!("COPY --from={name} /{name} /\n")).concat();
+    let context = Context::new(&world, "side", &format!("{stages}FROM busybox\n{copies}"), &[]);
+    let begun = std::time::Instant::now();
+    context.build(&[]).ok();
+    let took = begun.elapsed().as_secs_f64();
+    let rounds = 4_usize.div_ceil(std::thread::available_parallelism().unwrap().get());
+    let least = (rounds * seconds) as f64;
+    assert!(took >= least, "no more at once than there are processors: {took} s");
+    if rounds < 4 {
+        assert!(took < least + 1.8, "{rounds} rounds of {seconds} s took {took} s");
+    }
+    assert_eq!(context.run("cat /a /b /c /d"), "a\nb\nc\nd");
+}
+
+#[test]
+fn a_failing_stage_ends_the_others_and_says_which_failed() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let before = snapshots(&world);
+    let file = "FROM busybox AS slow\nRUN sleep 1000\nFROM busybox AS bad\nRUN sleep 0.5; echo the reason >&2; exit 7\n\
+                FROM busybox\nCOPY --from=slow /x /\nCOPY --from=bad /x /\n";
+    let context = Context::new(&world, "ends", file, &[]);
+    if std::thread::available_parallelism().unwrap().get() < 2 {
+        return crate::support::skip("a_failing_stage_ends_the_others", "needs two processors");
+    }
+    let text = context.build(&["--progress=plain"]).fails(1, &["the reason", "exit code 7", "CANCELED"]);
+    assert!(text.contains("Dockerfile:4") && text.contains(">>>    4 | RUN sleep 0.5"), "{text}");
+    assert_eq!((snapshots(&world), leases(&world)), (before, 0), "the step that was ended is taken down");
+}
+
+#[test]
+fn two_builds_of_one_tree_share_their_steps() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let file = "FROM busybox\nRUN sleep 1; cat /proc/sys/kernel/random/uuid > /first\nRUN cat /proc/sys/kernel/random/uuid > /second\n";
+    let context = Context::new(&world, "shared", file, &[]);
+    let directory = world.path("shared");
+    let builds: Vec<_> =
+        ["one:1", "two:1"].map(|tag| world.spawn(&["build", "-q", "-t", tag, directory.to_str().unwrap()])).into();
+    let ids: Vec<_> = builds
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        })
+        .collect();
+    assert_eq!(ids[0], ids[1], "each step was done once");
+    context.build(&[]).ok();
+    assert_eq!(context.id(), ids[0].trim());
+}
+
+#[test]
+fn what_a_killed_build_has_finished_is_used_by_its_retry() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let file = "FROM busybox AS side\nRUN cat /proc/sys/kernel/random/uuid > /side\nFROM busybox\nCOPY a /\n\
+                RUN cat /proc/sys/kernel/random/uuid > /own\nCOPY --from=side /side /\n";
+    let context = Context::new(&world, "retry", file, &[("a", "1")]);
+    let directory = world.path("retry");
+    // Each step has one of these; the last record is written when all but one are there.
+    for (fault, least) in [("step.committed:1", 0), ("step.committed:3", 1), ("step.committed:4", 2)] {
+        world.ok(&["builder", "prune", "-af"]);
+        let arguments = ["build", "--progress=plain", "-t", "retry:1", directory.to_str().unwrap()];
+        let killed = world.bulkhead_in(&arguments, None, &[("BULKHEAD_FAULT", fault)]);
+        assert_eq!(killed.code, 137, "{killed:?}");
+        let again = context.build(&["--progress=plain"]).code(0);
+        let cached = again.stderr.lines().filter(|line| line.ends_with(" CACHED")).count();
+        // The two FROM are always there.
+        assert!(cached >= 2 + least, "{fault}: {cached} steps were cached: {}", again.stderr);
+        assert_eq!(context.run("wc -c < /side; wc -c < /own; cat /a"), "37\n37\n1");
+    }
+}

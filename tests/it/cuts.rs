@@ -207,7 +207,10 @@ impl Bench {
     fn new() -> Self {
         let world = World::new();
         world.busybox();
-        world.write("context/Dockerfile", "FROM busybox\nCOPY data /data\nRUN echo made > /made\n");
+        // Two stages that go side by side.
+        let file = "FROM busybox AS side\nRUN echo side > /side\nFROM busybox\nCOPY data /data\nRUN echo made > /made\n\
+                    COPY --from=side /side /side\n";
+        world.write("context/Dockerfile", file);
         world.write("context/data", "some data");
         let saved = world.path("saved.tar");
         let context = world.path("context");

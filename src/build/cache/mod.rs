@@ -11,13 +11,13 @@ pub use prune::{CacheUse, PruneError, Pruned, prune, trim, usage};
 
 use crate::base::{Digest, Timestamp};
 use crate::step::CommittedLayer;
-use crate::store::{Durability, StoreError, read_json, remove_file, write_json};
+use crate::store::{Durability, RangeLock, StoreError, read_json, remove_file, write_json};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT, utimensat};
 use serde::{Deserialize, Serialize};
-use std::cell::Cell;
 use std::fs::DirEntry;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Result of a step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,16 +64,16 @@ impl Entry {
 }
 
 /// The records of finished steps.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BuildCache {
     directory: PathBuf,
-    grown: Cell<bool>,
+    grown: AtomicBool,
 }
 
 impl BuildCache {
     /// Opens the cache in a directory (`build/cache` of the store).
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_owned(), grown: Cell::new(false) }
+        Self { directory: directory.to_owned(), grown: AtomicBool::new(false) }
     }
 
     fn path(&self, key: &Digest) -> PathBuf {
@@ -98,13 +98,23 @@ impl BuildCache {
     /// # Errors
     /// When it cannot be written.
     pub fn put(&self, key: &Digest, record: &CacheRecord) -> Result<(), StoreError> {
-        self.grown.set(true);
+        self.grown.store(true, Ordering::Relaxed);
         write_json(&self.path(key), record, Durability::Atomic)
+    }
+
+    /// Takes the right to perform a step, so that one of several builds does it and the others find its record. `None` while
+    /// another has it, in this process or another; it ends with its holder.
+    ///
+    /// # Errors
+    /// When the lock's file cannot be made.
+    pub fn claim(&self, key: &Digest) -> Result<Option<RangeLock>, StoreError> {
+        let place = u64::from_str_radix(&key.hex()[..15], 16).unwrap_or_default();
+        RangeLock::try_acquire(&self.directory.join("lock"), place)
     }
 
     /// Tells whether a record was added through this value.
     pub fn has_grown(&self) -> bool {
-        self.grown.get()
+        self.grown.load(Ordering::Relaxed)
     }
 
     fn files(&self) -> Result<Vec<DirEntry>, StoreError> {

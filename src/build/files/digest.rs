@@ -8,16 +8,26 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// Returns a digest over paths, kinds, modes, link texts and contents (not times), with owner and group taken as 0.
+/// What sources hold, as the key of a step has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// Over paths, kinds, modes, link texts and contents (not times), with owner and group taken as 0.
+    pub digest: Digest,
+    /// For each entry in order, a short form of what it is apart from its path: equal ones have not changed.
+    pub prints: Vec<u64>,
+}
+
+/// Digests sources.
 ///
 /// # Errors
 /// When a file cannot be read or changes meanwhile.
-pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &mut StatCache) -> Result<Digest, SourceError> {
+pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Result<Content, SourceError> {
     let mut all = Sha256::new();
     let mut field = |bytes: &[u8]| {
         all.update(&(bytes.len() as u64).to_le_bytes());
         all.update(bytes);
     };
+    let mut prints = Vec::with_capacity(picked.iter().map(|source| source.entries.len()).sum());
     for source in picked {
         field(b"source");
         // A directory's own name plays no part: its content is copied.
@@ -25,18 +35,26 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &mut StatCache) ->
         for entry in &source.entries {
             field(entry.path.as_os_str().as_bytes());
             field(&entry.mode.to_le_bytes());
+            let mut print = u64::from(entry.mode);
             match &entry.kind {
-                Kind::Directory => field(b"directory"),
-                Kind::Fifo => field(b"fifo"),
+                Kind::Directory => {
+                    field(b"directory");
+                    print |= 1 << 32;
+                }
+                Kind::Fifo => {
+                    field(b"fifo");
+                    print |= 2 << 32;
+                }
                 Kind::Link(target) => {
                     field(b"link");
                     field(target.as_bytes());
+                    print ^= short(&Digest::of(target.as_bytes()));
                 }
                 Kind::File => {
                     field(b"file");
                     field(&entry.stamp.size.to_le_bytes());
                     let digest = match cache.get(&entry.stamp) {
-                        Some(digest) => digest.clone(),
+                        Some(digest) => digest,
                         None => {
                             let digest = hash(root, &source.base, entry)?;
                             cache.put(entry.stamp, digest.clone());
@@ -44,11 +62,18 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &mut StatCache) ->
                         }
                     };
                     field(digest.hex().as_bytes());
+                    print ^= short(&digest);
                 }
             }
+            prints.push(print);
         }
     }
-    Ok(all.finish())
+    Ok(Content { digest: all.finish(), prints })
+}
+
+/// The first eight bytes of a digest.
+fn short(digest: &Digest) -> u64 {
+    u64::from_str_radix(&digest.hex()[..16], 16).unwrap_or_default()
 }
 
 fn hash(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Result<Digest, SourceError> {

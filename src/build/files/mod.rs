@@ -12,7 +12,7 @@ mod stat_cache;
 mod tests;
 
 pub use copy::{CopyError, CopyOptions, Destination};
-pub use digest::digest;
+pub use digest::{Content, digest};
 pub use owner::{Owner, OwnerError, resolve_owner};
 pub use source::{Entry, Kind, Picked, Source, SourceError};
 pub use stat_cache::{Stamp, StatCache};

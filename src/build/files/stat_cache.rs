@@ -6,6 +6,7 @@ use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A file changed this shortly before it was hashed may change again within the same tick of the clock, nanoseconds.
 const SETTLED: i64 = 2_000_000_000;
@@ -41,10 +42,15 @@ impl Stamp {
     }
 }
 
-/// Digests by file.
+/// Digests by file; steps that run side by side share it.
 #[derive(Debug, Default)]
 pub struct StatCache {
     path: Option<PathBuf>,
+    files: Mutex<Files>,
+}
+
+#[derive(Debug, Default)]
+struct Files {
     known: HashMap<(u64, u64), (Stamp, Digest)>,
     changed: bool,
 }
@@ -55,20 +61,25 @@ impl StatCache {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let mut lines = text.lines();
         let known = if lines.next() == Some(HEADER) { lines.filter_map(read_line).collect() } else { HashMap::new() };
-        Self { path: Some(path.to_owned()), known, changed: false }
+        Self { path: Some(path.to_owned()), files: Mutex::new(Files { known, changed: false }) }
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the digest of a file that has not changed.
-    pub fn get(&self, stamp: &Stamp) -> Option<&Digest> {
-        self.known.get(&stamp.file).filter(|(known, _)| known == stamp).map(|(_, digest)| digest)
+    pub fn get(&self, stamp: &Stamp) -> Option<Digest> {
+        self.files().known.get(&stamp.file).filter(|(known, _)| known == stamp).map(|(_, digest)| digest.clone())
     }
 
     /// Remembers a digest, unless the file changed a moment ago.
-    pub fn put(&mut self, stamp: Stamp, digest: Digest) {
+    pub fn put(&self, stamp: Stamp, digest: Digest) {
         let age = Timestamp::now().0.saturating_sub(stamp.mtime.max(stamp.ctime));
-        if age > SETTLED && self.known.len() < MAX_ENTRIES {
-            self.known.insert(stamp.file, (stamp, digest));
-            self.changed = true;
+        let mut files = self.files();
+        if age > SETTLED && files.known.len() < MAX_ENTRIES {
+            files.known.insert(stamp.file, (stamp, digest));
+            files.changed = true;
         }
     }
 
@@ -76,10 +87,11 @@ impl StatCache {
     ///
     /// # Errors
     /// When the file cannot be written.
-    pub fn save(&mut self) -> Result<(), StoreError> {
-        let Some(path) = self.path.as_ref().filter(|_| self.changed) else { return Ok(()) };
+    pub fn save(&self) -> Result<(), StoreError> {
+        let mut files = self.files();
+        let Some(path) = self.path.as_ref().filter(|_| files.changed) else { return Ok(()) };
         let mut text = format!("{HEADER}\n");
-        for (stamp, digest) in self.known.values() {
+        for (stamp, digest) in files.known.values() {
             let _ = writeln!(
                 text,
                 "{} {} {} {} {} {}",
@@ -92,7 +104,7 @@ impl StatCache {
             );
         }
         write_bytes(path, text.as_bytes(), Durability::Atomic)?;
-        self.changed = false;
+        files.changed = false;
         Ok(())
     }
 }

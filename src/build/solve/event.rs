@@ -60,6 +60,11 @@ pub enum BuildEvent<'a> {
         /// Step.
         id: u32,
     },
+    /// It was ended because another failed.
+    StepCanceled {
+        /// Step.
+        id: u32,
+    },
     /// The image stands.
     Finished {
         /// Image id.

@@ -3,7 +3,7 @@
 use super::StepError;
 use crate::base::Digest;
 use crate::build::context::Context;
-use crate::build::files::{CopyOptions, Destination, Picked, Source, SourceError, digest, resolve_owner};
+use crate::build::files::{Content, CopyOptions, Destination, Picked, Source, SourceError, digest, resolve_owner};
 use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
 use crate::build::ignore::Ignore;
 use crate::step::{BuildHost, CommittedLayer, InlineFile, RunOrder, Tree};
@@ -85,27 +85,37 @@ fn pick<E: std::error::Error + Send + Sync>(source: Source<'_>, plan: &CopyPlan)
     Ok(picked)
 }
 
-/// Digest of the context's files that a `COPY` names.
-pub(super) fn context_digest<E: std::error::Error + Send + Sync>(
-    context: &mut Context,
+/// The files of the context that a step reads, and what they hold.
+pub(super) struct Sources {
+    pub(super) picked: Vec<Picked>,
+    pub(super) content: Content,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self { picked: Vec::new(), content: Content { digest: Digest::of(b""), prints: Vec::new() } }
+    }
+}
+
+/// Finds and digests the context's files that a `COPY` names.
+pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
+    context: &Context,
     plan: &CopyPlan,
-) -> Result<Digest, StepError<E>> {
+) -> Result<Sources, StepError<E>> {
     let picked = pick(context.source(), plan)?;
-    let mut stats = std::mem::take(&mut context.stats);
-    let digest = digest(context.source().root, &picked, &mut stats);
-    context.stats = stats;
-    Ok(digest?)
+    let content = digest(context.source().root, &picked, &context.stats)?;
+    Ok(Sources { picked, content })
 }
 
 /// `COPY` and `ADD` from the context.
 pub(super) fn copy_context<H: BuildHost>(
     host: &H,
-    context: &mut Context,
+    context: &Context,
+    picked: &[Picked],
     plan: &CopyPlan,
     chain: &[Digest],
 ) -> Result<CommittedLayer, StepError<H::Error>> {
-    let picked = pick(context.source(), plan)?;
-    copy(host, context.source().root, &picked, plan, chain, false)
+    copy(host, context.source().root, picked, plan, chain, false)
 }
 
 /// `COPY --from` a stage or an image.

@@ -1,13 +1,16 @@
 //! Builds through a host whose snapshots are plain directories and whose commands are three words.
 
 use super::*;
+use crate::build::dockerfile::LineRange;
 use crate::oci::{ContainerConfig, Platform, RootFs};
 use crate::step::{RunOrder, Tree};
-use std::cell::{Cell, RefCell};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Barrier, Mutex};
+use std::time::Duration;
 
 #[derive(Debug, thiserror::Error)]
 #[error("no image {0}")]
@@ -15,10 +18,13 @@ struct NoImage(String);
 
 struct Fake {
     dir: tempfile::TempDir,
-    count: Cell<u32>,
-    ran: RefCell<Vec<String>>,
-    unpacked: Cell<u32>,
-    images: RefCell<Vec<(ImageConfig, Vec<Digest>)>>,
+    count: AtomicU32,
+    ran: Mutex<Vec<String>>,
+    unpacked: AtomicU32,
+    images: Mutex<Vec<(ImageConfig, Vec<Digest>)>>,
+    /// Two commands meet here.
+    together: Barrier,
+    halted: AtomicBool,
 }
 
 struct Directory {
@@ -66,10 +72,12 @@ impl Fake {
         let dir = tempfile::tempdir().unwrap();
         let fake = Self {
             dir,
-            count: Cell::new(0),
-            ran: RefCell::default(),
-            unpacked: Cell::new(0),
-            images: RefCell::default(),
+            count: AtomicU32::new(0),
+            ran: Mutex::default(),
+            unpacked: AtomicU32::new(0),
+            images: Mutex::default(),
+            together: Barrier::new(2),
+            halted: AtomicBool::new(false),
         };
         fs::create_dir(fake.path(&[])).unwrap();
         copy_tree(&fake.path(&[]), &fake.path(&[Digest::of(b"base")]));
@@ -115,8 +123,8 @@ impl BuildHost for Fake {
     }
 
     fn prepare(&self, chain: &[Digest]) -> Result<Directory, NoImage> {
-        self.count.set(self.count.get() + 1);
-        let path = self.dir.path().join(format!("active-{}", self.count.get()));
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.path().join(format!("active-{number}"));
         copy_tree(&self.path(chain), &path);
         Ok(Directory { root: File::open(&path).unwrap(), path, chain: chain.to_vec() })
     }
@@ -128,10 +136,26 @@ impl BuildHost for Fake {
 
     fn run(&self, active: &Directory, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, NoImage> {
         let line = order.args.last().unwrap();
-        self.ran.borrow_mut().push(line.clone());
+        self.ran.lock().unwrap().push(line.clone());
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["write", path, text] => File::create(active.path.join(path)).unwrap().write_all(text.as_bytes()).unwrap(),
+            // Only another command that runs meanwhile lets this one end.
+            ["meet", path] => {
+                self.together.wait();
+                File::create(active.path.join(path)).unwrap();
+            }
+            ["endless"] => {
+                self.together.wait();
+                while !self.halted.load(Ordering::Relaxed) {
+                    std::thread::yield_now();
+                }
+                return Err(NoImage("it was ended".into()));
+            }
+            ["fail", "together"] => {
+                self.together.wait();
+                return Ok(4);
+            }
             ["fail"] => {
                 output(b"first\n");
                 output(b"boom\n");
@@ -143,7 +167,7 @@ impl BuildHost for Fake {
     }
 
     fn unpack(&self, _: File) -> Result<Directory, NoImage> {
-        self.unpacked.set(self.unpacked.get() + 1);
+        self.unpacked.fetch_add(1, Ordering::Relaxed);
         let path = self.dir.path().join("archive");
         fs::create_dir_all(path.join("unpacked")).unwrap();
         Ok(Directory { root: File::open(&path).unwrap(), path, chain: Vec::new() })
@@ -161,8 +185,17 @@ impl BuildHost for Fake {
         Ok(CommittedLayer { diff_id, chain_id, size: 0 })
     }
 
+    fn rest(&self, time: Duration) -> Result<(), NoImage> {
+        std::thread::sleep(time);
+        Ok(())
+    }
+
+    fn halt(&self) {
+        self.halted.store(true, Ordering::Relaxed);
+    }
+
     fn create_image(&self, config: &ImageConfig, chain: &[Digest], _: &[String]) -> Result<Digest, NoImage> {
-        self.images.borrow_mut().push((config.clone(), chain.to_vec()));
+        self.images.lock().unwrap().push((config.clone(), chain.to_vec()));
         Ok(Digest::of(&serde_json::to_vec(config).unwrap()))
     }
 }
@@ -187,13 +220,14 @@ impl Case {
 
     /// Builds and returns the commands that were run as well.
     fn build(&self, no_cache: bool) -> (Result<Built, BuildError<NoImage>>, Vec<String>) {
-        let mut context = Context::open(self.context.path(), None, self.cache.path()).unwrap();
+        let context = Context::open(self.context.path(), None, self.cache.path()).unwrap();
         let platform = Platform { architecture: "amd64".into(), os: "linux".into(), ..Platform::default() };
         let settings = Settings { platform: platform.clone(), build_platform: platform, ..Settings::default() };
-        let request = BuildRequest { settings, tags: vec!["t".into()], no_cache };
-        self.host.ran.borrow_mut().clear();
-        let built = build(&self.host, &mut context, &BuildCache::new(self.cache.path()), &request, &mut |_| {});
-        (built, self.host.ran.take())
+        let request = BuildRequest { settings, tags: vec!["t".into()], no_cache, parallel: 2 };
+        self.host.ran.lock().unwrap().clear();
+        self.host.halted.store(false, Ordering::Relaxed);
+        let built = build(&self.host, &context, &BuildCache::new(self.cache.path()), &request, &mut |_| {});
+        (built, std::mem::take(&mut self.host.ran.lock().unwrap()))
     }
 }
 
@@ -247,10 +281,10 @@ fn only_what_depends_on_a_change_is_done_again() {
         (".dockerignore", "Dockerfile\n.dockerignore\n"),
     ]);
     let first = case.build(false).0.unwrap();
-    let prepared = case.host.count.get();
+    let prepared = case.host.count.load(Ordering::Relaxed);
     let (again, ran) = case.build(false);
     assert_eq!(
-        (again.unwrap().image, ran, case.host.count.get()),
+        (again.unwrap().image, ran, case.host.count.load(Ordering::Relaxed)),
         (first.image.clone(), vec![], prepared),
         "all cached: the same image, no tree made"
     );
@@ -318,7 +352,7 @@ fn add_unpacks_archives_and_copies_what_only_looks_like_one() {
     gz.write_all(b"compressed, but no archive").unwrap();
     case.write("plain.gz", &gz.finish().unwrap());
     let built = case.build(false).0;
-    assert_eq!(case.host.unpacked.get(), 1);
+    assert_eq!(case.host.unpacked.load(Ordering::Relaxed), 1);
     let chain = built.unwrap().chain;
     let top = case.host.path(&chain);
     assert!(
@@ -346,4 +380,63 @@ fn what_is_missing_is_named_with_its_line() {
         }
         assert_eq!(cause.to_string(), message);
     }
+}
+
+#[test]
+fn stages_that_do_not_need_each_other_run_side_by_side() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = "FROM base AS one\nRUN meet a\nFROM base AS two\nRUN meet b\nFROM scratch\nCOPY --from=one /a /\nCOPY --from=two /b /\n";
+    let case = Case::new(&[("Dockerfile", text)]);
+    let built = case.build(false).0.unwrap();
+    assert_eq!(case.host.files(&built.chain), ["/a=", "/b="]);
+    assert_eq!(case.build(false).0.unwrap().image, built.image);
+}
+
+#[test]
+fn the_same_step_of_two_stages_is_done_once() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = "FROM base AS one\nRUN write x once\nRUN write a 1\nFROM base AS two\nRUN write x once\nRUN write b 2\n\
+                FROM scratch\nCOPY --from=one /x /a /one/\nCOPY --from=two /x /b /two/\n";
+    let case = Case::new(&[("Dockerfile", text)]);
+    for no_cache in [false, true] {
+        let (built, mut ran) = case.build(no_cache);
+        ran.sort();
+        assert_eq!(ran, ["write a 1", "write b 2", "write x once"], "no_cache: {no_cache}");
+        assert_eq!(case.host.files(&built.unwrap().chain), ["/one/a=1", "/one/x=once", "/two/b=2", "/two/x=once"]);
+    }
+}
+
+#[test]
+fn a_failing_step_ends_those_beside_it() {
+    let text = "FROM base AS one\nRUN endless\nRUN never\nFROM base AS two\nRUN fail together\nFROM scratch\nCOPY --from=one / /\nCOPY --from=two / /\n";
+    let case = Case::new(&[("Dockerfile", text)]);
+    let (failed, mut ran) = case.build(false);
+    ran.sort();
+    assert_eq!(ran, ["endless", "fail together"]);
+    let error = failed.unwrap_err();
+    assert!(matches!(&error, BuildError::Failed { code: 4, lines, .. } if lines.first == 5), "{error:?}");
+}
+
+#[test]
+fn a_step_that_another_build_performs_is_waited_for() {
+    let case = Case::new(&[("Dockerfile", "FROM base\nRUN write a b\n")]);
+    let first = case.build(false).0.unwrap();
+    let cache = BuildCache::new(case.cache.path());
+    let entry = cache.entries().unwrap().into_iter().find(|entry| entry.record.title == "RUN write a b").unwrap();
+    // As the other build has it while it performs the step: the right to it, and no record yet.
+    cache.remove(&entry.key).unwrap();
+    let claim = cache.claim(&entry.key).unwrap().unwrap();
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| case.build(false));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!second.is_finished(), "it waits");
+        cache.put(&entry.key, &entry.record).unwrap();
+        drop(claim);
+        let (built, ran) = second.join().unwrap();
+        assert_eq!((built.unwrap().image, ran), (first.image, vec![]));
+    });
 }

@@ -1,19 +1,21 @@
-//! Progress of a build on a terminal: a line for each finished step, and below them the running one with its last output.
+//! Progress of a build on a terminal: a line for each finished step, and below them those that run with their last output.
 
 use super::plain::{complete, step_text, visible};
 use crate::build::BuildEvent;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
-/// Lines of a running step's output that are shown.
+/// Lines of output that are shown, of all running steps.
 const SHOWN: usize = 6;
+/// Lines of a running step's output that are shown beside others.
+const LEAST: usize = 2;
 /// Least time between two drawings.
 const PAUSE: Duration = Duration::from_millis(50);
 /// Columns for the time at the end of a line.
 const TIME: usize = 9;
 
-/// The step that runs.
+/// A step that runs.
 struct Running {
     text: String,
     started: Instant,
@@ -29,7 +31,8 @@ pub(super) struct Live<W: Write> {
     begun: Instant,
     steps: u32,
     done: u32,
-    running: Option<Running>,
+    /// By number.
+    running: BTreeMap<u32, Running>,
     /// Lines that will be drawn over.
     drawn: usize,
     drawn_at: Option<Instant>,
@@ -39,7 +42,7 @@ impl<W: Write> Live<W> {
     /// Starts before the first step; `columns` tells the terminal's width.
     pub(super) fn new(out: W, colour: bool, columns: fn() -> usize) -> Self {
         let begun = Instant::now();
-        Self { out, colour, columns, begun, steps: 0, done: 0, running: None, drawn: 0, drawn_at: None }
+        Self { out, colour, columns, begun, steps: 0, done: 0, running: BTreeMap::new(), drawn: 0, drawn_at: None }
     }
 
     /// Draws what happened.
@@ -55,21 +58,19 @@ impl<W: Write> Live<W> {
             BuildEvent::Warning { text } => self.settle(&format!(" WARNING: {text}"), None, "33"),
             BuildEvent::StepStarted(label) => {
                 let (lines, partial) = (VecDeque::new(), Vec::new());
-                self.running = Some(Running { text: step_text(label), started: now, lines, partial });
+                self.running.insert(label.id, Running { text: step_text(label), started: now, lines, partial });
                 Ok(())
             }
-            BuildEvent::Cached { .. } => self.end("CACHED ", None, "36"),
-            BuildEvent::Output { bytes, .. } => {
-                if let Some(running) = &mut self.running {
+            BuildEvent::Cached { id } => self.end(id, "CACHED ", None, "36", now),
+            BuildEvent::Output { id, bytes } => {
+                if let Some(running) = self.running.get_mut(&id) {
                     running.take(bytes);
                 }
                 self.draw(now)
             }
-            BuildEvent::StepDone { elapsed, .. } => self.end("", Some(elapsed), "34"),
-            BuildEvent::StepFailed { .. } => {
-                let elapsed = self.running.as_ref().map(|running| now.duration_since(running.started));
-                self.end("ERROR ", elapsed, "31")
-            }
+            BuildEvent::StepDone { id, elapsed } => self.end(id, "", Some(elapsed), "34", now),
+            BuildEvent::StepFailed { id } => self.end(id, "ERROR ", self.elapsed(id, now), "31", now),
+            BuildEvent::StepCanceled { id } => self.end(id, "CANCELED ", self.elapsed(id, now), "33", now),
             BuildEvent::Finished { image, tags } => {
                 self.settle(&format!(" => writing image {image}"), None, "34")?;
                 for tag in tags {
@@ -93,13 +94,17 @@ impl<W: Write> Live<W> {
         self.out.flush()
     }
 
-    /// Leaves a line about the running step for good.
-    fn end(&mut self, mark: &str, elapsed: Option<Duration>, colour: &str) -> io::Result<()> {
+    fn elapsed(&self, id: u32, now: Instant) -> Option<Duration> {
+        self.running.get(&id).map(|running| now.duration_since(running.started))
+    }
+
+    /// Leaves a line about a step for good, and draws those that still run.
+    fn end(&mut self, id: u32, mark: &str, elapsed: Option<Duration>, colour: &str, now: Instant) -> io::Result<()> {
         self.done += 1;
-        match self.running.take() {
-            Some(running) => self.settle(&format!(" => {mark}{}", running.text), elapsed, colour),
-            None => Ok(()),
-        }
+        let Some(running) = self.running.remove(&id) else { return Ok(()) };
+        self.settle(&format!(" => {mark}{}", running.text), elapsed, colour)?;
+        self.drawn_at = None;
+        if self.running.is_empty() { Ok(()) } else { self.draw(now) }
     }
 
     fn settle(&mut self, text: &str, elapsed: Option<Duration>, colour: &str) -> io::Result<()> {
@@ -109,24 +114,27 @@ impl<W: Write> Live<W> {
         self.out.flush()
     }
 
-    /// Draws the running step anew.
+    /// Draws the running steps anew.
     fn draw(&mut self, now: Instant) -> io::Result<()> {
         if self.drawn_at.is_some_and(|at| now.duration_since(at) < PAUSE) {
             return Ok(());
         }
         self.drawn_at = Some(now);
-        let Some(running) = self.running.take() else { return Ok(()) };
-        let total = now.duration_since(self.begun).as_secs_f64();
-        let head = format!("[+] Building {total:.1}s ({}/{})", self.done, self.steps);
-        let elapsed = Some(now.duration_since(running.started));
-        let mut text = self.line(&format!(" => {}", running.text), elapsed, "1");
-        for line in &running.lines {
-            text.push_str(&self.line(&format!(" => => # {line}"), None, "2"));
+        let shown = (SHOWN / self.running.len().max(1)).max(LEAST);
+        let (mut text, mut count) = (String::new(), 0);
+        for running in self.running.values() {
+            let elapsed = Some(now.duration_since(running.started));
+            text.push_str(&self.line(&format!(" => {}", running.text), elapsed, "1"));
+            let skip = running.lines.len().saturating_sub(shown);
+            for line in running.lines.iter().skip(skip) {
+                text.push_str(&self.line(&format!(" => => # {line}"), None, "2"));
+            }
+            count += 1 + running.lines.len() - skip;
         }
-        text.push_str(&self.line(&head, None, "1"));
+        let total = now.duration_since(self.begun).as_secs_f64();
+        text.push_str(&self.line(&format!("[+] Building {total:.1}s ({}/{})", self.done, self.steps), None, "1"));
         self.erase()?;
-        self.drawn = running.lines.len() + 2;
-        self.running = Some(running);
+        self.drawn = count + 1;
         self.out.write_all(text.as_bytes())?;
         self.out.flush()
     }

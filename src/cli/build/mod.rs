@@ -102,7 +102,7 @@ impl Progress {
     fn of(parsed: &Parsed) -> Result<Self, Failure> {
         let stderr = std::io::stderr;
         let live = || Self::Live(Live::new(stderr(), stderr_has_colour(), stderr_columns));
-        let plain = || Self::Plain(Plain::new(stderr(), Instant::now()));
+        let plain = || Self::Plain(Plain::new(stderr()));
         if parsed.switch("quiet")? {
             return Ok(Self::Quiet);
         }
@@ -174,7 +174,7 @@ fn request(parsed: &Parsed) -> Result<BuildRequest, Failure> {
         return Err(Failure::failed("--pull: there is no registry client yet")
             .hint("take the base image in with 'bulkhead load' or 'bulkhead import'"));
     }
-    Ok(BuildRequest { settings, tags, no_cache: parsed.switch("no-cache")? })
+    Ok(BuildRequest { settings, tags, no_cache: parsed.switch("no-cache")?, parallel: 0 })
 }
 
 fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failure> {
@@ -242,12 +242,12 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let options = options(&parsed, &request)?;
     let mut progress = Progress::of(&parsed)?;
     let engine = context.engine()?;
-    let mut files = open(&engine, &parsed)?;
+    let files = open(&engine, &parsed)?;
     let signals = Signals::take_endings()?;
     let mut launch = || context.launch();
     let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?;
     let cache = BuildCache::new(&engine.paths.root.join("build/cache"));
-    let result = build::build(&builder, &mut files, &cache, &request, &mut |event| progress.event(event));
+    let result = build::build(&builder, &files, &cache, &request, &mut |event| progress.event(event));
     drop(builder);
     progress.finish();
     if let Err(error) = build::trim(&engine, &cache) {

@@ -3,27 +3,33 @@
 use crate::build::BuildEvent;
 use crate::cli::error::clean;
 use crate::oci::Reference;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::time::Instant;
 
 /// Longest line kept before it is shown, bytes.
 const MAX_LINE: usize = 64 << 10;
 
-/// Writes a line for everything that happens.
+/// Writes a line for everything that happens. Lines of steps that go side by side stand as they come, each with its number.
 pub(super) struct Plain<W: Write> {
     out: W,
-    /// When the present step began.
-    started: Instant,
-    /// The present step's output after its last line end.
-    partial: Vec<u8>,
+    /// Steps that are under way, by number.
+    steps: BTreeMap<u32, Step>,
     /// Number of the last step.
     last: u32,
 }
 
+/// A step under way.
+struct Step {
+    started: Instant,
+    /// Output after its last line end.
+    partial: Vec<u8>,
+}
+
 impl<W: Write> Plain<W> {
     /// Starts before the first step.
-    pub(super) fn new(out: W, now: Instant) -> Self {
-        Self { out, started: now, partial: Vec::new(), last: 0 }
+    pub(super) fn new(out: W) -> Self {
+        Self { out, steps: BTreeMap::new(), last: 0 }
     }
 
     /// Writes what happened.
@@ -36,19 +42,15 @@ impl<W: Write> Plain<W> {
             BuildEvent::Warning { text } => writeln!(self.out, "WARNING: {}", clean(text)),
             BuildEvent::StepStarted(label) => {
                 let gap = if self.last == 0 { "" } else { "\n" };
-                (self.started, self.last) = (now, label.id);
+                self.steps.insert(label.id, Step { started: now, partial: Vec::new() });
+                self.last = label.id;
                 writeln!(self.out, "{gap}#{} {}", label.id, step_text(label))
             }
-            BuildEvent::Cached { id } => writeln!(self.out, "#{id} CACHED"),
+            BuildEvent::Cached { id } => self.end(id, now, "CACHED"),
             BuildEvent::Output { id, bytes } => self.output(id, bytes, now),
-            BuildEvent::StepDone { id, elapsed } => {
-                self.flush(id, now)?;
-                writeln!(self.out, "#{id} DONE {:.1}s", elapsed.as_secs_f64())
-            }
-            BuildEvent::StepFailed { id } => {
-                self.flush(id, now)?;
-                writeln!(self.out, "#{id} ERROR")
-            }
+            BuildEvent::StepDone { id, elapsed } => self.end(id, now, &format!("DONE {:.1}s", elapsed.as_secs_f64())),
+            BuildEvent::StepFailed { id } => self.end(id, now, "ERROR"),
+            BuildEvent::StepCanceled { id } => self.end(id, now, "CANCELED"),
             BuildEvent::Finished { image, tags } => {
                 let id = self.last + 1;
                 write!(self.out, "\n#{id} exporting to image\n#{id} writing image {image} done\n")?;
@@ -61,24 +63,33 @@ impl<W: Write> Plain<W> {
     }
 
     fn output(&mut self, id: u32, mut bytes: &[u8], now: Instant) -> io::Result<()> {
+        let Some(step) = self.steps.get_mut(&id) else { return Ok(()) };
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.partial.extend_from_slice(&bytes[..end]);
-            self.line(id, now)?;
+            step.partial.extend_from_slice(&bytes[..end]);
+            step.line(&mut self.out, id, now)?;
             bytes = &bytes[end + 1..];
         }
-        self.partial.extend_from_slice(bytes);
-        if self.partial.len() > MAX_LINE { self.line(id, now) } else { Ok(()) }
+        step.partial.extend_from_slice(bytes);
+        if step.partial.len() > MAX_LINE { step.line(&mut self.out, id, now) } else { Ok(()) }
     }
 
-    fn flush(&mut self, id: u32, now: Instant) -> io::Result<()> {
-        if self.partial.is_empty() { Ok(()) } else { self.line(id, now) }
+    /// Writes what is left of a step's output, and how it ended.
+    fn end(&mut self, id: u32, now: Instant, how: &str) -> io::Result<()> {
+        if let Some(mut step) = self.steps.remove(&id)
+            && !step.partial.is_empty()
+        {
+            step.line(&mut self.out, id, now)?;
+        }
+        writeln!(self.out, "#{id} {how}")
     }
+}
 
-    fn line(&mut self, id: u32, now: Instant) -> io::Result<()> {
+impl Step {
+    fn line(&mut self, out: &mut impl Write, id: u32, now: Instant) -> io::Result<()> {
         let seconds = now.duration_since(self.started).as_secs_f64();
         let text = visible(&self.partial);
         self.partial.clear();
-        writeln!(self.out, "#{id} {seconds:.3} {text}")
+        writeln!(out, "#{id} {seconds:.3} {text}")
     }
 }
 
@@ -125,7 +136,7 @@ mod tests {
     #[test]
     fn a_build_reads_as_buildkits_does() {
         let (mut text, start) = (Vec::new(), Instant::now());
-        let mut plain = Plain::new(&mut text, start);
+        let mut plain = Plain::new(&mut text);
         let label = |id, stage, text| StepLabel { id, stage, number: id, total: 3, text, lines: Default::default() };
         let image = Digest::of(b"");
         let tags = ["app".to_owned()];
@@ -137,7 +148,11 @@ mod tests {
             (BuildEvent::Output { id: 2, bytes: b"one\ntw" }, later),
             (BuildEvent::Output { id: 2, bytes: b"" }, later),
             (BuildEvent::Output { id: 2, bytes: b"o\r\x1b[31m50%\r100%\nlast" }, later),
+            (BuildEvent::StepStarted(&label(3, "", "RUN side")), start),
+            (BuildEvent::Output { id: 3, bytes: b"half" }, start),
+            (BuildEvent::Output { id: 2, bytes: b", and more" }, later),
             (BuildEvent::StepDone { id: 2, elapsed: Duration::from_millis(420) }, later),
+            (BuildEvent::StepCanceled { id: 3 }, later),
             (BuildEvent::Finished { image: &image, tags: &tags }, later),
         ] {
             plain.event(event, at).unwrap();
@@ -145,9 +160,10 @@ mod tests {
         assert_eq!(
             String::from_utf8(text).unwrap(),
             format!(
-                "#1 [1/3] FROM base\n#1 CACHED\n\n#2 [web 2/3] RUN make\u{fffd}[2J\n#2 0.310 one\n#2 0.310 100%\n#2 0.310 last\n\
-                 #2 DONE 0.4s\n\n#3 exporting to image\n#3 writing image {image} done\n\
-                 #3 naming to docker.io/library/app:latest done\n#3 DONE 0.0s\n"
+                "#1 [1/3] FROM base\n#1 CACHED\n\n#2 [web 2/3] RUN make\u{fffd}[2J\n#2 0.310 one\n#2 0.310 100%\n\n\
+                 #3 [3/3] RUN side\n#2 0.310 last, and more\n#2 DONE 0.4s\n#3 0.310 half\n#3 CANCELED\n\n\
+                 #4 exporting to image\n#4 writing image {image} done\n\
+                 #4 naming to docker.io/library/app:latest done\n#4 DONE 0.0s\n"
             )
         );
     }

@@ -1,0 +1,406 @@
+//! The threads that perform what the schedule gives out.
+
+use super::schedule::{Job, Schedule, reads};
+use super::step::{self, Sources};
+use super::{BuildError, BuildEvent, BuildRequest, Done, Events, StepError, StepLabel};
+use crate::base::{Digest, Timestamp};
+use crate::build::cache::{BuildCache, CacheRecord};
+use crate::build::context::Context;
+use crate::build::graph::{CopyFrom, CopyPlan, Graph, Node, Operation, PlannedStage, Start};
+use crate::step::{BuildHost, CommittedLayer};
+use crate::store::RangeLock;
+use std::collections::BTreeMap;
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Stack of a thread, bytes: directories are walked 400 deep.
+const STACK: usize = 8 << 20;
+/// Between two looks whether another build has performed a step.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// A build under way.
+pub(super) struct Solver<'a, H: BuildHost> {
+    host: &'a H,
+    context: &'a Context,
+    cache: &'a BuildCache,
+    request: &'a BuildRequest,
+    graph: &'a Graph,
+    /// Stages that are done, by position.
+    done: Vec<OnceLock<Done>>,
+    state: Mutex<State<'a, H>>,
+    /// Something in the state has changed.
+    changed: Condvar,
+    reporter: Mutex<Reporter<'a>>,
+}
+
+struct State<'a, H: BuildHost> {
+    schedule: Schedule<'a>,
+    /// Stages that are under way, by position.
+    parts: Vec<Part>,
+    /// Records of the steps performed by this build: with `--no-cache`, too, the same step is done once.
+    made: BTreeMap<Digest, CacheRecord>,
+    failure: Option<BuildError<H::Error>>,
+    /// Nothing more is begun.
+    stopped: bool,
+}
+
+/// A stage under way.
+#[derive(Default)]
+struct Part {
+    done: Done,
+    /// The step that was put back, as it was shown.
+    begun: Option<Begun>,
+}
+
+/// A step that was announced.
+struct Begun {
+    id: u32,
+    at: Instant,
+    /// Its key and what its sources are, once they are known.
+    key: Option<(Digest, Sources)>,
+}
+
+/// What became of a job.
+enum Outcome {
+    /// The stage, one step further, and the key that was claimed.
+    Done(Done, Option<Digest>),
+    /// Another step has the same key: the job is put back.
+    Waits(Begun),
+}
+
+struct Reporter<'a> {
+    events: Events<'a>,
+    /// Number of the step announced last.
+    last: u32,
+}
+
+/// Ends the others when a thread panics: they would wait for it.
+struct Alarm<'s, 'a, H: BuildHost>(&'s Solver<'a, H>);
+
+impl<H: BuildHost> Drop for Alarm<'_, '_, H> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.state().stopped = true;
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+impl<'a, H: BuildHost> Solver<'a, H> {
+    pub(super) fn new(
+        host: &'a H,
+        context: &'a Context,
+        cache: &'a BuildCache,
+        request: &'a BuildRequest,
+        graph: &'a Graph,
+        events: Events<'a>,
+    ) -> Self {
+        let count = graph.stages.len();
+        let state = State {
+            schedule: Schedule::new(graph),
+            parts: std::iter::repeat_with(Part::default).take(count).collect(),
+            made: BTreeMap::new(),
+            failure: None,
+            stopped: false,
+        };
+        Self {
+            host,
+            context,
+            cache,
+            request,
+            graph,
+            done: std::iter::repeat_with(OnceLock::new).take(count).collect(),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            reporter: Mutex::new(Reporter { events, last: 0 }),
+        }
+    }
+
+    /// Performs everything; returns the target.
+    pub(super) fn run(mut self) -> Result<Done, BuildError<H::Error>> {
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let most = if self.request.parallel == 0 { processors() } else { self.request.parallel };
+        let threads = most.min(self.state().schedule.width());
+        std::thread::scope(|scope| {
+            // This thread is one of them. One that cannot be had is done without.
+            for _ in 1..threads {
+                let thread = std::thread::Builder::new().stack_size(STACK);
+                let _ = thread.spawn_scoped(scope, || self.work());
+            }
+            self.work();
+        });
+        if let Some(failure) = self.state().failure.take() {
+            return Err(failure);
+        }
+        Ok(self.done.swap_remove(self.graph.target).into_inner().unwrap_or_default())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<'a, H>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, event: BuildEvent<'_>) {
+        (self.reporter.lock().unwrap_or_else(PoisonError::into_inner).events)(event);
+    }
+
+    /// Takes jobs until there will be none.
+    fn work(&self) {
+        let _alarm = Alarm(self);
+        let mut state = self.state();
+        while !state.stopped && !state.schedule.is_finished() {
+            let Some(job) = state.schedule.take() else {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let part = std::mem::take(&mut state.parts[job.stage]);
+            drop(state);
+            let outcome = self.perform(job, part.done.clone(), part.begun);
+            state = self.state();
+            match outcome {
+                Ok(Outcome::Waits(begun)) => state.parts[job.stage] = Part { done: part.done, begun: Some(begun) },
+                Ok(Outcome::Done(done, key)) => {
+                    state.schedule.finish(job, key.as_ref());
+                    if state.schedule.is_done(job.stage) {
+                        let _ = self.done[job.stage].set(done);
+                    } else {
+                        state.parts[job.stage] = Part { done, begun: None };
+                    }
+                }
+                Err(error) => {
+                    // Those that end because of the first are not told of.
+                    if !state.stopped {
+                        (state.failure, state.stopped) = (Some(error), true);
+                        self.host.halt();
+                    }
+                }
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    fn perform(&self, job: Job, mut done: Done, begun: Option<Begun>) -> Result<Outcome, BuildError<H::Error>> {
+        let stage = &self.graph.stages[job.stage];
+        let Some(number) = job.node else {
+            let begun = self.announce(stage, 1, &stage.title, stage.lines);
+            let mut done = self.start(stage);
+            if stage.nodes.is_empty() {
+                done.end(stage);
+            }
+            self.tell(BuildEvent::Cached { id: begun.id });
+            return Ok(Outcome::Done(done, None));
+        };
+        let node = &stage.nodes[number];
+        let mut begun = begun.unwrap_or_else(|| self.announce(stage, number as u32 + 2, &node.title, node.lines));
+        let at = |source| BuildError::Step { title: node.title.clone(), lines: node.lines, source };
+        let (key, sources) = match begun.key.take() {
+            Some(key) => key,
+            None => self.key(&node.operation, &done).map_err(at).inspect_err(|_| self.failed(begun.id))?,
+        };
+        if !self.state().schedule.claim(job, &key) {
+            begun.key = Some((key, sources));
+            return Ok(Outcome::Waits(begun));
+        }
+        let record = self.record(node, &key, &sources, &done, begun.id).inspect_err(|_| self.failed(begun.id))?;
+        match record {
+            (record, true) => {
+                self.tell(BuildEvent::Cached { id: begun.id });
+                done.add(stage, key.clone(), record);
+            }
+            (record, false) => {
+                self.tell(BuildEvent::StepDone { id: begun.id, elapsed: begun.at.elapsed() });
+                done.add(stage, key.clone(), record);
+            }
+        }
+        if number + 1 == stage.nodes.len() {
+            done.end(stage);
+        }
+        Ok(Outcome::Done(done, Some(key)))
+    }
+
+    /// Says that a step has failed, or was ended because another has.
+    fn failed(&self, id: u32) {
+        let canceled = self.state().stopped;
+        self.tell(if canceled { BuildEvent::StepCanceled { id } } else { BuildEvent::StepFailed { id } });
+    }
+
+    fn announce(
+        &self,
+        stage: &PlannedStage,
+        number: u32,
+        text: &str,
+        lines: crate::build::dockerfile::LineRange,
+    ) -> Begun {
+        // Numbered as they are told, so that the numbers ascend.
+        let mut reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner);
+        reporter.last += 1;
+        let (id, total) = (reporter.last, stage.nodes.len() as u32 + 1);
+        (reporter.events)(BuildEvent::StepStarted(&StepLabel { id, stage: &stage.label, number, total, text, lines }));
+        Begun { id, at: Instant::now(), key: None }
+    }
+
+    /// The state a stage begins with.
+    fn start(&self, stage: &PlannedStage) -> Done {
+        let platform = stage.config.platform().to_string();
+        match &stage.start {
+            Start::Scratch => {
+                Done { key: Some(Digest::of(format!("scratch {platform}").as_bytes())), ..Done::default() }
+            }
+            Start::Image(image) => {
+                let layers: Vec<&str> = image.chain.iter().map(Digest::as_str).collect();
+                Done {
+                    key: Some(Digest::of(format!("image {platform} {}", layers.join(" ")).as_bytes())),
+                    chain: image.chain.clone(),
+                    diff_ids: image.config.rootfs.diff_ids.clone(),
+                    history: image.config.history.clone(),
+                    noted: 0,
+                    created: image.config.created,
+                }
+            }
+            Start::Stage(stage) => Done { noted: 0, ..self.stage(*stage).cloned().unwrap_or_default() },
+        }
+    }
+
+    fn stage(&self, stage: usize) -> Option<&Done> {
+        self.done.get(stage).and_then(OnceLock::get)
+    }
+
+    /// Digest of the operation, what is below it, and what it reads.
+    fn key(&self, operation: &Operation, done: &Done) -> Result<(Digest, Sources), StepError<H::Error>> {
+        let mut sources = Sources::default();
+        let content = match operation {
+            Operation::Copy(copy) if copy.from == CopyFrom::Context => {
+                sources = step::context_sources(self.context, copy)?;
+                Some(sources.content.digest.clone())
+            }
+            operation => reads(operation).next().and_then(|stage| self.stage(stage)?.key.clone()),
+        };
+        let parts = serde_json::json!({ "operation": operation, "parent": done.key, "content": content });
+        Ok((Digest::of(parts.to_string().as_bytes()), sources))
+    }
+
+    /// Returns a step's record, and whether it was there: from this build, the cache, or another build that is at it.
+    fn record(
+        &self,
+        node: &Node,
+        key: &Digest,
+        sources: &Sources,
+        done: &Done,
+        id: u32,
+    ) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
+        let made = self.state().made.get(key).cloned();
+        if let Some(record) = made {
+            return Ok((record, true));
+        }
+        if let Some(record) = self.lookup(key, done).map_err(BuildError::Host)? {
+            return Ok((record, true));
+        }
+        let claim = self.claim(key)?;
+        // Whoever had the claim has left its record.
+        if let Some(record) =
+            claim.waited.then(|| self.lookup(key, done)).transpose().map_err(BuildError::Host)?.flatten()
+        {
+            return Ok((record, true));
+        }
+        let layer = self.operate(&node.operation, sources, done, id).map_err(|source| match source {
+            StepError::Exit { code, tail } => {
+                BuildError::Failed { title: node.title.clone(), lines: node.lines, code, tail }
+            }
+            source => BuildError::Step { title: node.title.clone(), lines: node.lines, source },
+        })?;
+        let parent = done.chain.last().cloned();
+        let record = CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
+        self.cache.put(key, &record)?;
+        self.state().made.insert(key.clone(), record.clone());
+        Ok((record, false))
+    }
+
+    fn lookup(&self, key: &Digest, done: &Done) -> Result<Option<CacheRecord>, H::Error> {
+        if self.request.no_cache {
+            return Ok(None);
+        }
+        let Some(record) = self.cache.get(key, done.chain.last()) else { return Ok(None) };
+        if let Some(layer) = &record.layer
+            && !self.host.has_layer(&layer.chain_id)?
+        {
+            return Ok(None);
+        }
+        self.cache.touch(key);
+        Ok(Some(record))
+    }
+
+    /// Waits until no other build performs the step. Without the cache nobody waits for another's result.
+    fn claim(&self, key: &Digest) -> Result<Claim, BuildError<H::Error>> {
+        if self.request.no_cache {
+            return Ok(Claim { waited: false, _lock: None });
+        }
+        let mut waited = false;
+        loop {
+            if let Some(lock) = self.cache.claim(key)? {
+                return Ok(Claim { waited, _lock: Some(lock) });
+            }
+            waited = true;
+            self.host.rest(LOOK).map_err(BuildError::Host)?;
+        }
+    }
+
+    fn operate(
+        &self,
+        operation: &Operation,
+        sources: &Sources,
+        done: &Done,
+        id: u32,
+    ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
+        match operation {
+            Operation::Run(run) => {
+                let mut output = |bytes: &[u8]| self.tell(BuildEvent::Output { id, bytes });
+                step::run(self.host, run, &done.chain, &mut output).map(Some)
+            }
+            Operation::Workdir { path, user } => step::workdir(self.host, path, user, &done.chain),
+            Operation::Copy(copy) => self.copy(copy, sources, done).map(Some),
+        }
+    }
+
+    fn copy(&self, copy: &CopyPlan, sources: &Sources, done: &Done) -> Result<CommittedLayer, StepError<H::Error>> {
+        match &copy.from {
+            CopyFrom::Context => step::copy_context(self.host, self.context, &sources.picked, copy, &done.chain),
+            CopyFrom::Stage(stage) => {
+                let from = self.stage(*stage).map(|done| done.chain.as_slice()).unwrap_or_default();
+                step::copy_layers(self.host, from, copy, &done.chain)
+            }
+            CopyFrom::Image(from) => step::copy_layers(self.host, from, copy, &done.chain),
+        }
+    }
+}
+
+/// The right to perform a step.
+struct Claim {
+    /// Another build had it before.
+    waited: bool,
+    _lock: Option<RangeLock>,
+}
+
+impl Done {
+    /// Adds a step: the metadata in front of it, then the step itself.
+    fn add(&mut self, stage: &PlannedStage, key: Digest, record: CacheRecord) {
+        for entry in stage.history.iter().skip(self.noted) {
+            self.noted += 1;
+            self.note(&entry.created_by, entry.node.and(record.layer.as_ref()), entry.node.map(|_| record.created));
+            if entry.node.is_some() {
+                break;
+            }
+        }
+        if let Some(layer) = record.layer {
+            self.chain.push(layer.chain_id);
+            self.diff_ids.push(layer.diff_id);
+        }
+        self.key = Some(key);
+    }
+
+    /// Adds the metadata behind the last step.
+    fn end(&mut self, stage: &PlannedStage) {
+        for entry in stage.history.iter().skip(self.noted) {
+            self.noted += 1;
+            self.note(&entry.created_by, None, None);
+        }
+    }
+}
