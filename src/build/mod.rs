@@ -5,6 +5,7 @@
 
 pub mod cache;
 mod changes;
+pub mod check;
 pub mod context;
 pub mod dockerfile;
 pub mod files;

@@ -192,7 +192,7 @@ pub fn excerpt(source: &str, lines: LineRange, column: Option<u32>) -> String {
 }
 
 /// Returns the candidate nearest to a word by edit distance, when it is near enough to be meant.
-pub(super) fn nearest(word: &str, candidates: &[&'static str]) -> Option<&'static str> {
+pub fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     if word.len() > 32 {
         return None;
     }

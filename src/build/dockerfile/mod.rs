@@ -17,7 +17,7 @@ mod tests;
 mod typed;
 mod words;
 
-pub use error::{DockerfileError, LineRange, Position, Problem, excerpt};
+pub use error::{DockerfileError, LineRange, Position, Problem, excerpt, nearest};
 pub use expand::{ExpandError, Expanded, Mode, expand};
 pub use instruction::{
     ArgDeclaration, CommandLine, Copy, CopySource, DeviceWish, Dockerfile, From, Healthcheck, Instruction, NameValue,
