@@ -84,6 +84,8 @@ fn clear(directory: &OwnedFd, top: BorrowedFd<'_>, depth: usize, risen: &mut u64
     for (name, is_directory) in list(directory)? {
         if !is_directory {
             unlinkat(directory, &name[..], AtFlags::empty())?;
+        } else if unlinkat(directory, &name[..], AtFlags::REMOVEDIR) == Ok(()) {
+            // It was empty, as most of a container's are.
         } else if depth < MAX_DEPTH {
             let child = open(directory.as_fd(), &name)?;
             clear(&child, top, depth + 1, risen)?;

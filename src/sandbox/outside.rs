@@ -13,6 +13,7 @@ use crate::sys::process::{Child, CloneFlags, pidfd_kill, wait_exit};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use std::ffi::CString;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -26,6 +27,7 @@ pub(super) fn make(
 ) -> Result<Vec<OwnedFd>, LaunchError> {
     let base = plan.user.base();
     let mut made = Vec::with_capacity(plan.outside.len());
+    let mut own = own_files(plan, base)?.into_iter();
     for item in &plan.outside {
         made.push(match item {
             Outside::Root => root(&bundle.root, base, userns, plan.detached)?,
@@ -39,7 +41,9 @@ pub(super) fn make(
                 super::tree::new_mount("mqueue", &[], super::tree::QUIET).at(|| "show the host's message queues")?
             }
             Outside::Node(device) => device_node(device, base, plan.detached)?,
-            Outside::OwnFile { path, readonly } => own_file(path, *readonly, base, plan.detached)?,
+            Outside::OwnFile { .. } => {
+                own.next().ok_or_else(|| LaunchError::refused("a file of ours was not copied"))?
+            }
             Outside::Clone { path, recursive, ids, readonly, view } => {
                 // Mounts of the host below /sys and /proc keep their own flags.
                 let attributes = if *view { 0 } else { NODEV } | if *readonly { RDONLY } else { 0 };
@@ -73,36 +77,61 @@ fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, La
     super::overlay::workshop(&[], |place| node(device, base, Some(place)).at(what))
 }
 
-/// Bytes a container may add to one of our own files.
+/// Bytes a container may add to our own files, for each.
 const ROOM: usize = 256 << 10;
 
-/// Copies a file of ours onto a file system of its own, where it belongs to the container's root. The original lies on the host's
-/// `/run`, which a container that could write to it would fill.
-fn own_file(path: &Path, readonly: bool, base: u32, detached: bool) -> Result<OwnedFd, LaunchError> {
-    let what = || format!("show {} in the container", path.display());
-    let attributes = NODEV | if readonly { RDONLY } else { 0 };
-    if detached {
-        return copied(path, attributes, base, None).at(what);
+/// Copies files of ours onto one file system, where they belong to the container's root, and returns a mount of each. The
+/// originals lie on the host's `/run`, which a container that could write to it would fill.
+fn own_files(plan: &LaunchPlan, base: u32) -> Result<Vec<OwnedFd>, LaunchError> {
+    let wanted: Vec<_> = plan
+        .outside
+        .iter()
+        .filter_map(|item| match item {
+            Outside::OwnFile { path, readonly } => Some((path.as_path(), *readonly)),
+            _ => None,
+        })
+        .collect();
+    let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
+    let what = || format!("show {} in the container", first.display());
+    if plan.detached {
+        return copies(&wanted, base, None).at(what);
     }
-    super::overlay::workshop(&[], |place| copied(path, attributes, base, Some(place)).at(what))
+    // One at a time comes back from there.
+    let one = |file, place: &Path| {
+        let copied =
+            copies(&[file], base, Some(place)).and_then(|made| made.into_iter().next().ok_or(ErrorKind::Other.into()));
+        copied.at(what)
+    };
+    wanted.iter().map(|file| super::overlay::workshop(&[], |place| one(*file, place))).collect()
 }
 
-/// Before Linux 6.15 the copy's home has to be attached, at `place`, to be cloned from.
-fn copied(path: &Path, attributes: u64, base: u32, place: Option<&Path>) -> std::io::Result<OwnedFd> {
-    let (text, mode) = (std::fs::read(path)?, std::fs::metadata(path)?.mode() & 0o777);
-    let size = (text.len() + ROOM).to_string();
+/// Before Linux 6.15 the copies' home has to be attached, at `place`, to be cloned from.
+fn copies(files: &[(&Path, bool)], base: u32, place: Option<&Path>) -> std::io::Result<Vec<OwnedFd>> {
+    let mut texts = Vec::with_capacity(files.len());
+    for (path, _) in files {
+        texts.push((std::fs::read(path)?, std::fs::metadata(path)?.mode() & 0o777));
+    }
+    let size: usize = texts.iter().map(|(text, _)| text.len() + ROOM).sum();
+    let nodes = files.len() + 1;
     // Scripts of here-documents are executed.
     let quiet = super::tree::QUIET.difference(rustix::mount::MountAttrFlags::MOUNT_ATTR_NOEXEC);
-    let home = super::tree::new_mount("tmpfs", &[("size", &size), ("nr_inodes", "2")], quiet)?;
+    let options = [("size", size.to_string()), ("nr_inodes", nodes.to_string())];
+    let home = super::tree::new_mount("tmpfs", &options.each_ref().map(|(key, value)| (*key, value.as_str())), quiet)?;
     if let Some(place) = place {
         super::tree::attach_at(home.as_fd(), place)?;
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(&home, c"file", flags, Mode::from_raw_mode(0o600))?;
-    rustix::fs::fchown(&file, Some(rustix::fs::Uid::from_raw(base)), Some(rustix::fs::Gid::from_raw(base)))?;
-    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
-    std::io::Write::write_all(&mut std::fs::File::from(file), &text)?;
-    Ok(clone_mapped(home.as_fd(), c"file", false, attributes, None)?)
+    let mut made = Vec::with_capacity(files.len());
+    for (index, ((_, readonly), (text, mode))) in files.iter().zip(texts).enumerate() {
+        let name = CString::new(index.to_string())?;
+        let file = rustix::fs::openat(&home, &name, flags, Mode::from_raw_mode(0o600))?;
+        rustix::fs::fchown(&file, Some(rustix::fs::Uid::from_raw(base)), Some(rustix::fs::Gid::from_raw(base)))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        std::io::Write::write_all(&mut std::fs::File::from(file), &text)?;
+        let attributes = NODEV | if *readonly { RDONLY } else { 0 };
+        made.push(clone_mapped(home.as_fd(), &name, false, attributes, None)?);
+    }
+    Ok(made)
 }
 
 /// Makes the root again from all its layers, or its directory, with nothing writable on top: the kernel refuses to make such a file system

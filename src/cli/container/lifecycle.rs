@@ -8,11 +8,10 @@ use crate::cli::error::{Failure, Outcome};
 use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::time::parse_time;
 use crate::engine::record::ContainerRecord;
-use crate::engine::{Engine, EngineError, Stopping};
+use crate::engine::{Engine, Stopping};
 use crate::image::Snapshotter;
 use crate::shim::Status;
 use crate::shim::protocol::StopReason;
-use std::collections::VecDeque;
 use std::io::{BufRead, IsTerminal};
 
 /// Flags of `stop`.
@@ -36,13 +35,6 @@ pub(super) fn stop_flags(flags: Flags) -> Flags {
 /// Flags of `kill`.
 pub(super) fn kill_flags(flags: Flags) -> Flags {
     flags.arg(value("signal", "string", "Signal to send to the container (default KILL)").short('s'))
-}
-
-/// Flags of `rm`.
-pub(super) fn rm_flags(flags: Flags) -> Flags {
-    flags
-        .arg(switch("force", "Force the removal of a running container (uses SIGKILL)").short('f'))
-        .arg(switch("volumes", "Remove anonymous volumes associated with the container").short('v'))
 }
 
 /// Flags of `prune`.
@@ -121,59 +113,6 @@ pub(super) fn kill(context: &Context<'_>, parsed: Parsed) -> Outcome {
     each(&parsed.arguments, |name| {
         engine.kill(&engine.find(name)?, signal)?;
         Ok(out(format!("{name}\n"))?)
-    })
-}
-
-/// Containers that are killed before it is their turn to be removed, so that they take their time together.
-struct Dying<'a> {
-    engine: &'a Engine,
-    /// Those not looked at yet.
-    names: std::slice::Iter<'a, String>,
-    begun: VecDeque<(&'a str, ContainerId, Stopping)>,
-}
-
-impl Dying<'_> {
-    /// Most at one time: each holds a connection.
-    const MOST: usize = 16;
-
-    /// Kills the next ones and returns that of this name, if it was killed here.
-    fn next(&mut self, name: &str) -> Option<(ContainerId, Stopping)> {
-        while self.begun.len() < Self::MOST
-            && let Some(next) = self.names.next()
-        {
-            // What cannot be found is said when its turn comes; one that is named twice is killed once.
-            if let Ok(id) = self.engine.find(next)
-                && self.begun.iter().all(|(_, other, _)| *other != id)
-            {
-                let begun = self.engine.begin_removal(&id);
-                self.begun.push_back((next, id, begun));
-            }
-        }
-        let (_, id, begun) = self.begun.pop_front_if(|(begun, ..)| *begun == name)?;
-        Some((id, begun))
-    }
-}
-
-/// `rm`.
-pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
-    let (force, volumes) = (parsed.switch("force")?, parsed.switch("volumes")?);
-    let engine = context.engine()?;
-    let mut dying = Dying { engine: &engine, names: parsed.arguments.iter(), begun: VecDeque::new() };
-    each(&parsed.arguments, |name| {
-        let begun = if force { dying.next(name) } else { None };
-        let removed = match begun {
-            Some((id, begun)) => engine.end_removal(&id, begun, volumes),
-            None => engine.find(name).and_then(|id| engine.remove(&id, force, volumes)),
-        };
-        match removed {
-            // What is not there is removed already; Docker says so and goes on.
-            Err(error @ EngineError::NoContainer(_)) if force => talk(format!("{error}\n")),
-            other => {
-                other?;
-                out(format!("{name}\n"))?;
-            }
-        }
-        Ok(())
     })
 }
 

@@ -10,6 +10,7 @@ mod logs;
 mod mounts;
 mod ports;
 mod relay;
+mod rm;
 mod run;
 mod show;
 mod values;
@@ -109,8 +110,8 @@ pub(super) static VERBS: &[Verb] = &[
         "rm [OPTIONS] CONTAINER [CONTAINER...]",
         "Remove one or more containers",
         (1, ANY),
-        lifecycle::rm_flags,
-        lifecycle::rm,
+        rm::flags,
+        rm::rm,
     ),
     verb(
         &["pause", "container pause"],

@@ -52,8 +52,9 @@ impl<J: Jail> Supervisor<J> {
         fault::cut(Point::ShimReaped);
         let up = self.started.elapsed();
         if let Some(jail) = self.jail.take() {
-            self.state.oom_killed = jail.oom_killed();
-            let (kept, remains) = jail.destroy(!self.is_forgotten());
+            let forgotten = self.is_forgotten();
+            self.state.oom_killed = !forgotten && jail.oom_killed();
+            let (kept, remains) = jail.destroy(!forgotten);
             (self.kept, self.remains) = (Some(kept), Some(remains));
         }
         self.streams.drain(&self.poller);
