@@ -4,7 +4,8 @@
     order.py PROGRAM TRACE > hot.ld
 
 PROGRAM has its symbols, TRACE is what `step` wrote. Functions that only the command line passes come first, then those it
-shares with the supervisor, then the supervisor's, then those of the processes it makes; within each, in the order of time.
+shares with the supervisor, then the supervisor's, then those of the processes it makes, then those of a removal alone; within
+each, in the order of time.
 Hashes in names are left open, so that the list outlives changes of compiler and dependencies. A name that many functions
 have then (one generic function for many types) is listed only if at least half of their bytes are passed.
 """
@@ -15,8 +16,11 @@ import re
 import subprocess
 import sys
 
-# By which of command line (1), supervisor (2) and its children (4) a function is passed.
-GROUPS = (1, 3, 5, 7, 2, 6, 4)
+# By which of command line (1), supervisor (2) and its children (4) a function is passed; 0: by a removal alone.
+GROUPS = (1, 3, 5, 7, 2, 6, 4, 0)
+
+# The number benches/order.sh gives to the command that removes.
+REMOVAL = 64
 
 
 def functions(program):
@@ -40,7 +44,7 @@ def main():
             process, address = line.split()
             at = bisect.bisect_right(starts, int(address, 16)) - 1
             if at >= 0 and int(address, 16) < sum(known[at][:2]) and known[at][2].startswith(("_ZN", "_R")):
-                passed[known[at]] = passed.get(known[at], 0) | 1 << min(int(process), 2)
+                passed[known[at]] = passed.get(known[at], 0) | (1 << min(int(process), 2) if int(process) != REMOVAL else 0)
     total, hot = collections.Counter(), collections.Counter()
     for _, size, name in known:
         total[pattern(name)] += size

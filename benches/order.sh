@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Writes hot.ld anew: the order in which the linker lays the functions of a run. Builds the program with its symbols, then runs
-# one container one instruction at a time (half a minute). Needs root, gcc, nm, python3.
+# Writes hot.ld anew: the order in which the linker lays the functions of a run, then those of a removal. Builds the program with
+# its symbols, then runs and removes a container one instruction at a time (half a minute). Needs root, gcc, nm, python3.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
 target=${ORDER_TARGET:-$root/target/symbols}
@@ -14,6 +14,10 @@ gcc -O2 -Wall -o "$scratch/step" "$here/step.c"
 # Twice: what only the first run of an installation does is not wanted.
 $ours run --rm --network none --rootfs "$scratch/rootfs" true
 "$scratch/step" "$scratch/trace" $ours run --rm --network none --rootfs "$scratch/rootfs" true
+prepare_ours
+$ours run -d --name order --network none bb:1 sleep 3600 >/dev/null
+"$scratch/step" "$scratch/removal" $ours rm -f order >/dev/null
+sed 's/^[0-9]* /64 /' "$scratch/removal" >>"$scratch/trace"
 python3 "$here/order.py" "$BULKHEAD" "$scratch/trace" >"$scratch/hot.ld"
 mv "$scratch/hot.ld" "$root/hot.ld"
 say "hot.ld is written; a build of the profile dist uses it"
