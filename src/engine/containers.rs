@@ -4,7 +4,7 @@ use super::record::{Container, ContainerRecord};
 use super::remove::GONE;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
-use crate::shim::{self, State, Status};
+use crate::shim::{self, Client, State, Status};
 use crate::store::{FileLock, Names, StoreError, read_json};
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -137,15 +137,38 @@ impl Engine {
 
     fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
         let lost = || State { status: Status::Running, started_at: record.created, ..State::created() };
+        match self.written_state(record)? {
+            Some(state) => Ok(state),
+            None if self.was_started(&record.id) => Ok(lost()),
+            None => Ok(State::created()),
+        }
+    }
+
+    /// The state of a container that is removed on exit dies with the boot; others' may be cut short by it. What a start left
+    /// beside the record tells that there was one.
+    fn written_state(&self, record: &ContainerRecord) -> Result<Option<State>, EngineError> {
         match read_json(&record.state_file(&self.paths)) {
-            Ok(state) => Ok(state),
-            // The state of a container that is removed on exit dies with the boot; others' may be cut short by it. What
-            // a start left beside the record tells that there was one.
-            Err(StoreError::Form { .. }) => Ok(lost()),
-            Err(error) if error.is_not_found() && self.was_started(&record.id) => Ok(lost()),
-            Err(error) if error.is_not_found() => Ok(State::created()),
+            Ok(state) => Ok(Some(state)),
+            Err(StoreError::Form { .. }) => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// As [`Engine::observe_locked`], by whoever starts it: a shim that does not say that it runs was left by a start that was
+    /// killed, and is on its way out.
+    pub(super) fn observe_settled(&self, id: &ContainerId) -> Result<Container, EngineError> {
+        let seen = self.observe_locked(id)?;
+        if !is_alive(seen.state.status) || self.written_state(&seen.record)?.is_some() {
+            return Ok(seen);
+        }
+        // On a full disk there is no state of one that runs.
+        let told = Client::connect(&self.paths.container_run(id)).and_then(|mut client| client.state());
+        if told.is_ok_and(|state| is_alive(state.status)) {
+            return Ok(seen);
+        }
+        self.settled(id)?;
+        self.observe_locked(id)
     }
 
     /// Tells whether a start of the container has ever succeeded, or been cut off.

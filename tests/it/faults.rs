@@ -1,6 +1,8 @@
 //! Faults: kills at every point, races for one name, full disks, images that are not what they should be.
 
 use crate::support::{World, host, requires, wait_for};
+use std::fs::{File, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 #[test]
@@ -54,6 +56,30 @@ fn one_of_many_wins_a_name() {
         let _ = child.wait_with_output().unwrap();
     }
     assert_eq!(world.ok(&["ps", "-aq"]), "");
+}
+
+#[test]
+fn a_start_waits_for_the_shim_of_one_that_was_killed() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let id = world.ok(&["create", "--name", "again", "-p", "8080:80", "busybox", "sleep", "600"]);
+    // What a killed start leaves for a moment: the mark beside the record, and a shim that holds its lock and says nothing.
+    std::fs::set_permissions(world.root.join("containers").join(&id), Permissions::from_mode(0o1700)).unwrap();
+    std::fs::create_dir(world.run.join(&id)).unwrap();
+    let lock = File::create(world.run.join(&id).join("lock")).unwrap();
+    let whole =
+        libc::flock { l_type: libc::F_WRLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 };
+    nix::fcntl::fcntl(&lock, nix::fcntl::FcntlArg::F_SETLK(&whole)).unwrap();
+    let mut second = world.spawn(&["start", "again"]);
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(second.try_wait().unwrap().is_none(), "it waits");
+    drop(lock);
+    assert!(second.wait().unwrap().success());
+    assert_eq!(world.inspect("again", "{{.State.Status}}"), "running");
+    assert_ne!(world.inspect("again", "{{.NetworkSettings.IPAddress}}"), "");
+    assert_eq!(world.ok(&["port", "again"]).lines().next(), Some("80/tcp -> 0.0.0.0:8080"));
+    world.ok(&["rm", "-f", "again"]);
 }
 
 #[test]
