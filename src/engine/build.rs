@@ -1,5 +1,6 @@
 //! What the engine does for the builder: trees on layers, commands run behind a container's walls, layers and images.
 
+use super::build_cache::StepCache;
 use super::remove::TREE;
 use super::request::{MountRequest, NetworkMode};
 use super::start::Launcher;
@@ -8,7 +9,7 @@ use crate::base::{ContainerId, Digest};
 use crate::image::{Active, Extracted, Hold, Images, Layer, Snapshotter, diff};
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
-use crate::step::{BaseImage, BuildHost, CommittedLayer, RunOrder, Tree};
+use crate::step::{BaseImage, BuildHost, CacheWish, CommittedLayer, RunOrder, StepMount, Tree};
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use rustix::event::EventfdFlags;
@@ -29,8 +30,22 @@ pub struct StepOptions {
     pub extra_hosts: Vec<(String, String)>,
     /// `-v`: bound into every step; in no layer, history or cache key.
     pub mounts: Vec<MountRequest>,
+    /// `--secret`: what steps may ask for by name.
+    pub secrets: Vec<(String, Secret)>,
+    /// `--ssh`: sockets of agents that steps may ask for by name.
+    pub agents: Vec<(String, PathBuf)>,
     /// Modification times after this one become this one: seconds since 1970.
     pub source_date_epoch: Option<i64>,
+}
+
+/// A secret; it does not print itself.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub Vec<u8>);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secret of {} bytes", self.0.len())
+    }
 }
 
 /// The engine as the builder sees it, for the length of one build.
@@ -51,7 +66,7 @@ pub struct StepTree<'a> {
     /// Key of the snapshot, and the id of the sandbox that runs on it.
     pub(super) id: ContainerId,
     pub(super) active: Active,
-    root: OnceCell<OwnedFd>,
+    pub(super) root: OnceCell<OwnedFd>,
     pub(super) lease: Lease,
 }
 
@@ -136,6 +151,7 @@ impl<'a> BuildHost for Builder<'a> {
     type Error = EngineError;
     type Active = StepTree<'a>;
     type View = LayerView;
+    type Cache = StepCache;
 
     fn resolve_image(&self, reference: &str, platform: &Platform) -> Result<BaseImage, EngineError> {
         let image = self.images.resolve(reference)?;
@@ -172,8 +188,22 @@ impl<'a> BuildHost for Builder<'a> {
         Ok(LayerView::Layers(root))
     }
 
-    fn run(&self, active: &StepTree<'a>, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, EngineError> {
-        self.run_step(active, order, output)
+    fn run(
+        &self,
+        active: &StepTree<'a>,
+        order: &RunOrder,
+        mounts: &[StepMount<'_, Self>],
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<i32, EngineError> {
+        self.run_step(active, order, mounts, output)
+    }
+
+    fn cache(&self, wish: &CacheWish) -> Result<StepCache, EngineError> {
+        self.open_cache(wish)
+    }
+
+    fn filled(&self, cache: &StepCache) -> Result<(), EngineError> {
+        cache.filled()
     }
 
     fn unpack(&self, archive: File) -> Result<LayerView, EngineError> {

@@ -1,21 +1,21 @@
 //! Running a command of a build in its tree: a container without a record, gone when the command ends.
 
 use super::build::{Builder, StepTree};
+use super::build_agent::Agents;
+use super::build_mounts::Given;
 use super::hardening::{walls, with_ping};
-use super::network::{HOST_RESOLVER, taken};
-use super::request::{HardeningRequest, LimitRequest, MountRequest, NetworkMode};
-use super::spec::{DEFAULT_SHM, bind_ids};
-use super::start::{start_error, write_own_file};
+use super::network::taken;
+use super::request::{HardeningRequest, LimitRequest, NetworkMode};
+use super::spec::DEFAULT_SHM;
+use super::start::start_error;
 use super::stop::groups;
 use super::{EngineError, create, ranges, stubs};
 use crate::base::ContainerId;
-use crate::network::{self, EndpointRequest, Mode, Resolver};
-use crate::sandbox::{
-    Bundle, Cgroup, Launch, Mount, MountSource, Namespace, Namespaces, Process, Root, UserNamespace, sweep,
-};
+use crate::network::{self, EndpointRequest, Mode};
+use crate::sandbox::{Bundle, Cgroup, Launch, Mount, Namespace, Namespaces, Process, Root, UserNamespace, sweep};
 use crate::security::Hardening;
 use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan, State, Status};
-use crate::step::{RunOrder, StepNetwork};
+use crate::step::{RunOrder, StepMount, StepNetwork};
 use crate::store::{StoreError, read_json};
 use crate::sys::fault::{self, Point};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -33,7 +33,7 @@ const STOP_SIGNAL: i32 = 15;
 /// SIGKILL.
 const KILL: i32 = 9;
 /// Host name inside build steps; the same as BuildKit's, so that what records it is the same everywhere.
-const HOSTNAME: &str = "buildkitsandbox";
+pub(super) const HOSTNAME: &str = "buildkitsandbox";
 /// After so long without output the door is told that the step still runs.
 const SILENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
 /// Directories of the image that the sandbox mounts over, made where they are missing.
@@ -74,11 +74,12 @@ impl Builder<'_> {
         &self,
         tree: &StepTree<'_>,
         order: &RunOrder,
+        mounts: &[StepMount<'_, Self>],
         output: &mut dyn FnMut(&[u8]),
     ) -> Result<i32, EngineError> {
         let network = self.network(order)?;
         let mut step = Running::default();
-        let code = self.run_in_sandbox(tree, order, network, output, &mut step);
+        let code = self.run_in_sandbox(tree, order, mounts, network, output, &mut step);
         let ended = self.engine.end_step(&tree.id);
         if ended.is_err() {
             tree.lease.leave();
@@ -104,6 +105,7 @@ impl Builder<'_> {
         &self,
         tree: &StepTree<'_>,
         order: &RunOrder,
+        mounts: &[StepMount<'_, Self>],
         network: StepNetwork,
         output: &mut dyn FnMut(&[u8]),
         step: &mut Running,
@@ -117,7 +119,7 @@ impl Builder<'_> {
             (StepNetwork::Default, NetworkMode::Named(name)) => Mode::Network(name.clone()),
             (StepNetwork::Default, _) => Mode::Network(network::DEFAULT_NETWORK.to_owned()),
         };
-        let dns_servers = host_resolver().servers;
+        let dns_servers = super::build_mounts::host_resolver().servers;
         let request = EndpointRequest { id: id.clone(), mode, ports: Vec::new(), dns_servers };
         let place = network::plan(&request, &self.engine.paths)?;
         let userns = match network {
@@ -125,21 +127,23 @@ impl Builder<'_> {
             _ => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
         };
         let addresses = (place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4));
-        let mounts = self.mounts(order, addresses, &run_dir)?;
+        let base = if let UserNamespace::Range { base } = userns { base } else { 0 };
+        let Given { mounts, env, mut agents } = self.given(order, mounts, addresses, &run_dir, base)?;
+        let mut secrets = self.redactor(order);
         step.targets = mounts.iter().map(|mount| mount.target.clone()).chain(PLACES.map(str::to_owned)).collect();
         let launched = {
             let mut launcher = self.launcher.lock().unwrap_or_else(PoisonError::into_inner);
             (*launcher)()
         };
         let shim = step.shim.insert(launched?);
-        let plan = self.plan(tree, order, userns, mounts, &run_dir)?;
+        let plan = self.plan(tree, (order, env), userns, mounts, &run_dir)?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = shim.attach(false, true)?;
         let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.engine.paths)?;
         let (_, handles) = taken(&attached);
         let descriptors: Vec<_> = attached.descriptors.iter().map(AsFd::as_fd).collect();
         shim.proceed(handles, &descriptors).map_err(start_error)?;
-        let code = self.relay(stream.as_fd(), output)?;
+        let code = self.relay(stream.as_fd(), &mut agents, &mut |bytes| secrets.pass(bytes, output))?;
         fault::fail(Point::StepRan).map_err(EngineError::Output)?;
         Ok(code)
     }
@@ -156,41 +160,11 @@ impl Builder<'_> {
         }
     }
 
-    /// Writes the step's own files into its directory in `$RUN` and lists all mounts; those of the user come first.
-    fn mounts(
-        &self,
-        order: &RunOrder,
-        (address, gateway): (Option<IpAddr>, Option<IpAddr>),
-        run_dir: &Path,
-    ) -> Result<Vec<Mount>, EngineError> {
-        let mut mounts = Vec::new();
-        for request in &self.options.mounts {
-            let MountRequest::Bind { source, target, readonly, recursive, .. } = request else { continue };
-            let source = MountSource::Bind { path: source.clone(), recursive: *recursive, ids: bind_ids(source) };
-            mounts.push(Mount { target: target.clone(), source, readonly: *readonly });
-        }
-        let extra = network::extra_hosts(&self.options.extra_hosts, gateway)?;
-        let hosts = network::hosts_text(address, HOSTNAME, "", &extra);
-        let resolv = host_resolver().text(address.is_some());
-        let own = [("/etc/hosts", hosts.into_bytes(), 0o644), ("/etc/resolv.conf", resolv.into_bytes(), 0o644)];
-        let given = order.files.iter().map(|file| (file.path.as_str(), file.content.clone(), file.mode));
-        for (number, (target, content, mode)) in own.into_iter().chain(given).enumerate() {
-            let covered = |mount: &Mount| mount.target == target || target.starts_with(&format!("{}/", mount.target));
-            if mounts.iter().any(covered) {
-                continue;
-            }
-            let path = run_dir.join(format!("file-{number}"));
-            write_own_file(&path, &content, mode)?;
-            mounts.push(Mount { target: target.to_owned(), source: MountSource::OwnFile(path), readonly: false });
-        }
-        Ok(mounts)
-    }
-
     /// Puts the order to the shim together: the walls of a container with default options.
     fn plan(
         &self,
         tree: &StepTree<'_>,
-        order: &RunOrder,
+        (order, env): (&RunOrder, Vec<String>),
         userns: UserNamespace,
         mounts: Vec<Mount>,
         run_dir: &Path,
@@ -219,7 +193,7 @@ impl Builder<'_> {
             domainname: String::new(),
             process: Process {
                 args: order.args.clone(),
-                env: order.env.clone(),
+                env,
                 cwd: order.cwd.clone(),
                 user: order.user.clone(),
                 groups: Vec::new(),
@@ -262,12 +236,19 @@ impl Builder<'_> {
     }
 
     /// Passes a step's output on until its end and returns its exit code (frames: [`crate::shim::protocol`]).
-    fn relay(&self, stream: BorrowedFd<'_>, output: &mut dyn FnMut(&[u8])) -> Result<i32, EngineError> {
+    fn relay(
+        &self,
+        stream: BorrowedFd<'_>,
+        agents: &mut Agents,
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<i32, EngineError> {
         let failed = |errno: Errno| EngineError::Output(errno.into());
         let (mut pending, mut piece) = (Vec::new(), vec![0; 64 << 10]);
         loop {
             let mut waits = vec![PollFd::from_borrowed_fd(stream, PollFlags::IN)];
             waits.extend(self.ends());
+            let own = waits.len();
+            agents.watch(&mut waits);
             match poll(&mut waits, Some(&SILENCE)) {
                 Err(Errno::INTR) => continue,
                 Ok(0) => {
@@ -276,8 +257,13 @@ impl Builder<'_> {
                 }
                 other => other.map_err(failed)?,
             };
-            if waits.iter().skip(1).any(|wait| !wait.revents().is_empty()) {
+            if waits[1..own].iter().any(|wait| !wait.revents().is_empty()) {
                 return Err(EngineError::Interrupted);
+            }
+            let (spoken, heard) = (waits[0].revents(), waits[own..].iter().map(PollFd::revents).collect::<Vec<_>>());
+            agents.act(&heard);
+            if spoken.is_empty() {
+                continue;
             }
             match rustix::io::read(stream, &mut piece) {
                 Err(Errno::INTR | Errno::AGAIN) => continue,
@@ -285,6 +271,8 @@ impl Builder<'_> {
                 count => pending.extend_from_slice(&piece[..count.map_err(failed)?]),
             }
             if let Some(code) = frames(&mut pending, output) {
+                // What was held back comes out.
+                output(&[]);
                 return Ok(code);
             }
         }
@@ -307,10 +295,6 @@ fn frames(pending: &mut Vec<u8>, output: &mut dyn FnMut(&[u8])) -> Option<i32> {
     }
     pending.drain(..at);
     code
-}
-
-fn host_resolver() -> Resolver {
-    Resolver::parse(&std::fs::read_to_string(HOST_RESOLVER).unwrap_or_default())
 }
 
 impl super::Engine {

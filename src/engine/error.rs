@@ -140,6 +140,20 @@ pub enum EngineError {
     /// A build step asks for the host's network.
     #[error("RUN --network=host: the build does not give it; build with --network=host if you trust this Dockerfile")]
     HostNetwork,
+    /// A build step must have a secret that was not given.
+    #[error("the step needs secret {0:?}: give it with --secret id={0},src=FILE or --secret id={0},env=NAME")]
+    NoSecret(String),
+    /// A secret cannot be a variable.
+    #[error("secret {id:?} cannot be the variable {name}: it is no text, or has a NUL byte")]
+    SecretText {
+        /// The secret.
+        id: String,
+        /// The variable.
+        name: String,
+    },
+    /// A build step must have an agent that was not given.
+    #[error("the step needs SSH agent {0:?}: give it with --ssh {0} (the agent of SSH_AUTH_SOCK) or --ssh {0}=SOCKET")]
+    NoAgent(String),
     /// Told to end.
     #[error("interrupted")]
     Interrupted,

@@ -3,6 +3,9 @@
 
 mod boot;
 mod build;
+mod build_agent;
+mod build_cache;
+mod build_mounts;
 mod build_run;
 mod commit;
 mod containers;
@@ -16,6 +19,7 @@ mod names;
 mod network;
 pub mod ranges;
 pub mod record;
+mod redact;
 mod remove;
 pub mod request;
 pub mod spec;
@@ -26,7 +30,8 @@ mod undo;
 mod volumes;
 mod walls;
 
-pub use build::{Builder, LayerView, StepOptions, StepTree};
+pub use build::{Builder, LayerView, Secret, StepOptions, StepTree};
+pub use build_cache::{CacheMount, StepCache};
 pub use commit::CommitRequest;
 pub use error::EngineError;
 pub use exec::ExecRequest;

@@ -35,6 +35,7 @@ pub use load::{Hold, LoadProgress, Loaded};
 pub use remove::{Collected, Removed, Roots};
 pub use snapshot::{Active, LayerMeta, Snapshotter};
 pub use store::{Image, Images};
+pub use tree::remove_path as remove_tree;
 pub use usage::LayerUse;
 
 #[cfg(test)]

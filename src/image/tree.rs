@@ -65,8 +65,11 @@ pub(super) fn remove(parent: BorrowedFd<'_>, name: &[u8]) -> io::Result<()> {
     Ok(unlinkat(parent, name, AtFlags::REMOVEDIR)?)
 }
 
-/// Removes the tree at a path of our own.
-pub(super) fn remove_path(path: &std::path::Path) -> io::Result<()> {
+/// Removes the tree at a path of our own; what is gone already is no error.
+///
+/// # Errors
+/// When the system refuses.
+pub fn remove_path(path: &std::path::Path) -> io::Result<()> {
     let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
     fault::fail(Point::TreeRemove)?;
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;

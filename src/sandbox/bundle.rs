@@ -158,9 +158,18 @@ pub enum MountSource {
         /// Which ids it shows.
         ids: BindIds,
     },
-    /// One of our own files (hosts, resolv.conf, hostname), shown as a copy that belongs to the container's root and has little
-    /// room to grow.
+    /// One of our own files (hosts, resolv.conf, hostname, secrets of build steps), shown as a copy whose owner inside is its
+    /// owner on disk, and that has little room to grow.
     OwnFile(PathBuf),
+    /// A path of a tree of its own, links resolved inside that tree (mounts of build steps).
+    Tree {
+        /// The tree.
+        root: Root,
+        /// Absolute path in it.
+        path: String,
+    },
+    /// A file or directory of ours whose owner on disk is one of the container's ids on the host already.
+    Own(PathBuf),
     /// A fresh tmpfs.
     Tmpfs {
         /// Options such as `size=64m`, `mode=1777`, `noexec`; already validated.

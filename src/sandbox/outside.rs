@@ -8,9 +8,10 @@ use super::plan::{CloneIds, LaunchPlan, Outside};
 use super::user::IDS;
 use crate::security::Level;
 use crate::sys::credentials::with_file_ids;
-use crate::sys::mount::{NODEV, RDONLY, clone_mapped, set_attributes};
+use crate::sys::mount::{NODEV, NOSUID, RDONLY, clone_mapped, set_attributes};
+use crate::sys::open::open_in_root;
 use crate::sys::process::{Child, CloneFlags, pidfd_kill, wait_exit};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io::ErrorKind;
@@ -41,6 +42,7 @@ pub(super) fn make(
                 super::tree::new_mount("mqueue", &[], super::tree::QUIET).at(|| "show the host's message queues")?
             }
             Outside::Node(device) => device_node(device, base, plan.detached)?,
+            Outside::Tree { root: tree, path, readonly } => part(tree, path, *readonly, base, userns, plan.detached)?,
             Outside::OwnFile { .. } => {
                 own.next().ok_or_else(|| LaunchError::refused("a file of ours was not copied"))?
             }
@@ -68,6 +70,36 @@ pub(super) fn make(
     Ok(made)
 }
 
+/// Makes a tree and clones a path of it; links are resolved inside the tree.
+fn part(
+    tree: &Root,
+    path: &str,
+    readonly: bool,
+    base: u32,
+    userns: Option<BorrowedFd<'_>>,
+    detached: bool,
+) -> Result<OwnedFd, LaunchError> {
+    let whole = root(tree, base, userns, detached)?;
+    let attributes = NODEV | NOSUID | if readonly { RDONLY } else { 0 };
+    let inside = path.trim_start_matches('/');
+    if inside.is_empty() {
+        set_attributes(whole.as_fd(), attributes, 0, false).at(|| "set the attributes of a mount")?;
+        return Ok(whole);
+    }
+    let clone = |root: BorrowedFd<'_>| {
+        let found = open_in_root(root, inside, OFlags::PATH).at(|| format!("open {path} in what a mount shows"))?;
+        clone_mapped(found.as_fd(), c"", false, attributes, None).at(|| format!("clone {path} of what a mount shows"))
+    };
+    if detached {
+        return clone(whole.as_fd());
+    }
+    // Before Linux 6.15 a tree has to be attached to be cloned from.
+    super::overlay::workshop(&[whole.as_fd()], |place| {
+        super::tree::attach_at(whole.as_fd(), place).at(|| format!("attach {}", place.display()))?;
+        clone(whole.as_fd())
+    })
+}
+
 /// Makes a device node alone on a mount of its own.
 fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, LaunchError> {
     let what = || format!("make device {}", device.target);
@@ -80,7 +112,7 @@ fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, La
 /// Bytes a container may add to our own files, for each.
 const ROOM: usize = 256 << 10;
 
-/// Copies files of ours onto one file system, where they belong to the container's root, and returns a mount of each. The
+/// Copies files of ours onto one file system, where their owner inside is their owner on disk, and returns a mount of each. The
 /// originals lie on the host's `/run`, which a container that could write to it would fill.
 fn own_files(plan: &LaunchPlan, base: u32) -> Result<Vec<OwnedFd>, LaunchError> {
     let wanted: Vec<_> = plan
@@ -109,7 +141,7 @@ fn own_files(plan: &LaunchPlan, base: u32) -> Result<Vec<OwnedFd>, LaunchError> 
 fn copies(files: &[(&Path, bool)], base: u32, place: Option<&Path>) -> std::io::Result<Vec<OwnedFd>> {
     let mut texts = Vec::with_capacity(files.len());
     for (path, _) in files {
-        texts.push((std::fs::read(path)?, std::fs::metadata(path)?.mode() & 0o777));
+        texts.push((std::fs::read(path)?, std::fs::metadata(path)?));
     }
     let size: usize = texts.iter().map(|(text, _)| text.len() + ROOM).sum();
     let nodes = files.len() + 1;
@@ -122,11 +154,12 @@ fn copies(files: &[(&Path, bool)], base: u32, place: Option<&Path>) -> std::io::
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
     let mut made = Vec::with_capacity(files.len());
-    for (index, ((_, readonly), (text, mode))) in files.iter().zip(texts).enumerate() {
+    for (index, ((_, readonly), (text, found))) in files.iter().zip(texts).enumerate() {
         let name = CString::new(index.to_string())?;
         let file = rustix::fs::openat(&home, &name, flags, Mode::from_raw_mode(0o600))?;
-        rustix::fs::fchown(&file, Some(rustix::fs::Uid::from_raw(base)), Some(rustix::fs::Gid::from_raw(base)))?;
-        rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+        let (uid, gid) = (Uid::from_raw(base + found.uid()), Gid::from_raw(base + found.gid()));
+        rustix::fs::fchown(&file, Some(uid), Some(gid))?;
+        rustix::fs::fchmod(&file, Mode::from_raw_mode(found.mode() & 0o777))?;
         std::io::Write::write_all(&mut std::fs::File::from(file), &text)?;
         let attributes = NODEV | if *readonly { RDONLY } else { 0 };
         made.push(clone_mapped(home.as_fd(), &name, false, attributes, None)?);

@@ -70,6 +70,103 @@ pub struct RunOrder {
     pub network: StepNetwork,
     /// Files that exist during the step only.
     pub files: Vec<InlineFile>,
+    /// Secrets it asks for.
+    pub secrets: Vec<SecretWish>,
+    /// Agents it asks for.
+    pub agents: Vec<AgentWish>,
+}
+
+/// A secret that a step asks for by name (*Dockerfile reference "RUN --mount=type=secret"*).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct SecretWish {
+    /// Name the command line gives it under.
+    pub id: String,
+    /// The step fails without it.
+    pub required: bool,
+    /// Absolute path of the file that holds it; `None` where only a variable does.
+    pub target: Option<String>,
+    /// Variable that holds it.
+    pub env: Option<String>,
+    /// Owner and mode of the file.
+    pub access: Access,
+}
+
+/// An agent that a step asks for by name (*Dockerfile reference "RUN --mount=type=ssh"*).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct AgentWish {
+    /// Name the command line gives it under.
+    pub id: String,
+    /// The step fails without it.
+    pub required: bool,
+    /// Absolute path of the socket.
+    pub target: String,
+    /// Owner and mode of the socket.
+    pub access: Access,
+}
+
+/// Owner, group and mode of something that a step is given; ids as they are inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Access {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Permission bits.
+    pub mode: u32,
+}
+
+/// Who may use a cache at the same time (*Dockerfile reference "RUN --mount=type=cache", `sharing`*).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sharing {
+    /// All at once.
+    #[default]
+    Shared,
+    /// Whoever finds it in use gets another one.
+    Private,
+    /// One after another.
+    Locked,
+}
+
+/// A directory that is kept between builds and is in no layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheWish {
+    /// Digest of all that makes it this cache: name, what it began with, owner and mode.
+    pub key: Digest,
+    /// Name, for people.
+    pub id: String,
+    /// Who may use it at the same time.
+    pub sharing: Sharing,
+    /// Owner and mode of the directory when it is made.
+    pub access: Access,
+    /// Whether the caller fills it when it is new ([`CacheTree::is_new`]).
+    pub filled: bool,
+}
+
+/// A cache in use; dropping it lets the next one in.
+pub trait CacheTree: Tree {
+    /// Tells whether nobody has used it yet and the caller must fill it before a step runs.
+    fn is_new(&self) -> bool;
+}
+
+/// A mount of a step, besides its secrets and agents.
+pub struct StepMount<'a, H: BuildHost + ?Sized> {
+    /// Absolute path inside; made as needed and gone after the step.
+    pub target: String,
+    /// The step may not write to it.
+    pub readonly: bool,
+    /// What is mounted.
+    pub source: StepSource<'a, H>,
+}
+
+/// What a step's mount shows.
+pub enum StepSource<'a, H: BuildHost + ?Sized> {
+    /// A path of a tree, its links resolved inside the tree. What is written there is gone with the tree.
+    Tree(&'a H::Active, String),
+    /// A cache.
+    Cache(&'a H::Cache),
+    /// Memory of at most so many bytes; `None` is half of the machine's.
+    Tmpfs(Option<u64>),
 }
 
 /// A file tree that can be walked from a descriptor.
@@ -89,6 +186,8 @@ pub trait BuildHost: Sync {
     type Active: Tree;
     /// A read-only tree; dropping it lets it go.
     type View: Tree;
+    /// A cache in use.
+    type Cache: CacheTree;
 
     /// Finds an image by reference or id.
     ///
@@ -118,8 +217,27 @@ pub trait BuildHost: Sync {
     /// empty slice) from time to time while the command is silent.
     ///
     /// # Errors
-    /// When the command could not be started; a command that fails is no error here.
-    fn run(&self, active: &Self::Active, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, Self::Error>;
+    /// When the command could not be started, or a secret or agent it must have was not given; a command that fails is no
+    /// error here.
+    fn run(
+        &self,
+        active: &Self::Active,
+        order: &RunOrder,
+        mounts: &[StepMount<'_, Self>],
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<i32, Self::Error>;
+
+    /// Opens a cache, waiting for whoever keeps it from the caller.
+    ///
+    /// # Errors
+    /// When the system refuses or the build is told to end.
+    fn cache(&self, wish: &CacheWish) -> Result<Self::Cache, Self::Error>;
+
+    /// Says that a new cache is filled.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    fn filled(&self, cache: &Self::Cache) -> Result<(), Self::Error>;
 
     /// Unpacks an archive (tar; plain, gzip or zstd) into a tree of its own; owners come from the archive.
     ///

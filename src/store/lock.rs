@@ -9,7 +9,7 @@ use std::path::Path;
 /// An exclusive lock on a file, held until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    file: File,
 }
 
 fn open(path: &Path) -> Result<File, StoreError> {
@@ -41,7 +41,7 @@ impl FileLock {
             match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(errno) => return Err(StoreError::io("lock", path)(errno.into())),
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
             }
         }
     }
@@ -65,10 +65,48 @@ impl FileLock {
         }
     }
 
+    /// Takes the lock of a directory together with others if nobody holds it alone; `None` when somebody does or it is gone.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn try_share_dir(path: &Path) -> Result<Option<Self>, StoreError> {
+        match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            other => {
+                let file = other.map_err(StoreError::io("open", path))?;
+                let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared);
+                Ok(taken.is_ok().then_some(Self { file }))
+            }
+        }
+    }
+
+    /// Lets others share a lock that is held alone. Somebody who wants it alone may come first and is waited for.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn share(&self, path: &Path) -> Result<(), StoreError> {
+        loop {
+            match rustix::fs::flock(&self.file, FlockOperation::LockShared) {
+                Err(rustix::io::Errno::INTR) => continue,
+                other => return other.map_err(|errno| StoreError::io("lock", path)(errno.into())),
+            }
+        }
+    }
+
+    /// Tells whether a path still leads to what is locked.
+    pub fn is_of(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let place = |found: std::fs::Metadata| (found.dev(), found.ino());
+        match (self.file.metadata(), path.metadata()) {
+            (Ok(held), Ok(there)) => place(held) == place(there),
+            _ => false,
+        }
+    }
+
     /// Takes the lock of an open file if it is free; `None` when somebody else holds it.
     pub(super) fn try_hold(file: File) -> Option<Self> {
         let taken = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        taken.is_ok().then_some(Self { _file: file })
+        taken.is_ok().then_some(Self { file })
     }
 }
 
@@ -131,5 +169,19 @@ mod tests {
         assert!(is_locked(&path));
         drop(held);
         assert!(!is_locked(&path));
+    }
+
+    #[test]
+    fn a_lock_is_shared_by_some_or_held_by_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (share, alone) = (|| FileLock::try_share_dir(dir.path()), || FileLock::try_acquire_dir(dir.path()));
+        let (one, two) = (share().unwrap(), share().unwrap());
+        assert!(one.is_some() && two.is_some() && alone().unwrap().is_none());
+        drop((one, two));
+        let held = alone().unwrap().unwrap();
+        assert!(share().unwrap().is_none() && held.is_of(dir.path()) && !held.is_of(Path::new("/")));
+        held.share(dir.path()).unwrap();
+        assert!(share().unwrap().is_some() && alone().unwrap().is_none());
+        assert!(FileLock::try_share_dir(&dir.path().join("none")).unwrap().is_none());
     }
 }

@@ -1,38 +1,6 @@
 //! `build`: the Dockerfiles of the tutorials, the cache, and mistakes shown with their line.
 
-use crate::support::{World, requires, wait_for};
-
-struct Context<'a> {
-    world: &'a World,
-    name: &'a str,
-}
-
-impl<'a> Context<'a> {
-    fn new(world: &'a World, name: &'a str, dockerfile: &str, files: &[(&str, &str)]) -> Self {
-        world.write(&format!("{name}/Dockerfile"), dockerfile);
-        for (path, text) in files {
-            world.write(&format!("{name}/{path}"), text);
-        }
-        Self { world, name }
-    }
-
-    fn build(&self, flags: &[&str]) -> crate::support::Outcome {
-        let directory = self.world.path(self.name);
-        let tag = format!("{}:1", self.name);
-        let mut arguments = vec!["build", "-t", &tag];
-        arguments.extend(flags);
-        arguments.push(directory.to_str().unwrap());
-        self.world.bulkhead(&arguments)
-    }
-
-    fn run(&self, script: &str) -> String {
-        self.world.ok(&["run", "--rm", "--network", "none", &format!("{}:1", self.name), "sh", "-c", script])
-    }
-
-    fn id(&self) -> String {
-        self.world.ok(&["image", "inspect", "--format", "{{.Id}}", &format!("{}:1", self.name)])
-    }
-}
+use crate::support::{World, build::Context, requires, wait_for};
 
 #[test]
 fn every_instruction_of_a_tutorial_does_what_it_says() {

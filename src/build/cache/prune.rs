@@ -21,8 +21,10 @@ pub enum PruneError {
 pub struct Pruned {
     /// Keys of the steps that were forgotten.
     pub keys: Vec<Digest>,
-    /// Bytes of the layers that are gone.
+    /// Bytes of the layers and caches of `RUN --mount` that are gone.
     pub bytes: u64,
+    /// Names of the caches of `RUN --mount` that are gone.
+    pub mounts: Vec<String>,
 }
 
 /// What the cache holds.
@@ -60,7 +62,29 @@ pub fn prune(engine: &Engine, cache: &BuildCache, policy: &Policy) -> Result<Pru
         cache.remove_remains()?;
     }
     let bytes = engine.collect_images(&|| cache.roots())?.bytes;
-    Ok(Pruned { keys, bytes })
+    let (mounts, more) = prune_mounts(engine, policy)?;
+    Ok(Pruned { keys, bytes: bytes + more, mounts })
+}
+
+/// Removes caches of `RUN --mount` that no step uses, the least recently used first, until no more than the policy's limit is
+/// held; all of them without one.
+fn prune_mounts(engine: &Engine, policy: &Policy) -> Result<(Vec<String>, u64), PruneError> {
+    let mut found = engine.cache_mounts()?;
+    found.sort_by_key(|mount| mount.last_used);
+    let mut held: u64 = found.iter().map(|mount| mount.size.0).sum();
+    let (mut names, mut bytes) = (Vec::new(), 0);
+    for mount in found {
+        let kept = policy.keep.is_some_and(|keep| held <= keep);
+        if kept || policy.unused_since.is_some_and(|since| mount.last_used >= since) {
+            continue;
+        }
+        if engine.remove_cache_mount(&mount)? {
+            held -= mount.size.0;
+            bytes += mount.size.0;
+            names.push(mount.id);
+        }
+    }
+    Ok((names, bytes))
 }
 
 /// Brings the cache down to the operator's limit, after a build that added to it.

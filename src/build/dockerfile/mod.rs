@@ -24,7 +24,7 @@ pub use instruction::{
     Onbuild, Run, RunNetwork, RunSecurity, Stage, Statement, StepCall,
 };
 pub use lexer::{Directives, Heredoc};
-pub use mount::{MountError, MountKind, MountText, RunMount, Sharing};
+pub use mount::{MountError, MountKind, MountText, RunMount};
 pub use parser::{Node, Tree, parse_tree};
 pub use quote::{go_quote, go_quote_list};
 pub use typed::{parse, parse_trigger};

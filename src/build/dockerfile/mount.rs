@@ -1,6 +1,7 @@
 //! `RUN --mount=...` (*Dockerfile reference "RUN --mount"*).
 
 use crate::base::Bytes;
+use crate::step::Sharing;
 use std::fmt;
 
 /// What is wrong with a `--mount`.
@@ -96,18 +97,6 @@ impl fmt::Display for MountKind {
             Self::Ssh => "ssh",
         })
     }
-}
-
-/// Who may use a cache mount at the same time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sharing {
-    /// All at once.
-    #[default]
-    Shared,
-    /// Each writer has its own.
-    Private,
-    /// One after another.
-    Locked,
 }
 
 /// One mount of a `RUN`.
@@ -254,7 +243,7 @@ impl RunMount {
                 matches!(self.kind, MountKind::Bind | MountKind::Cache)
                     || (self.kind == MountKind::Secret && field != "from")
             }
-            "readonly" | "ro" | "readwrite" | "rw" => matches!(self.kind, MountKind::Bind | MountKind::Cache),
+            "readonly" | "ro" | "readwrite" | "rw" => !matches!(self.kind, MountKind::Secret | MountKind::Ssh),
             "sharing" => self.kind == MountKind::Cache,
             "required" => matches!(self.kind, MountKind::Secret | MountKind::Ssh),
             "size" => self.kind == MountKind::Tmpfs,

@@ -2,7 +2,7 @@
 
 use super::stat_cache::Stamp;
 use super::{canonical, open, stat};
-use crate::build::glob::{GlobError, PathPattern, Segment};
+use crate::build::glob::{GlobError, PathPattern, Segment, clean};
 use crate::build::ignore::{Ignore, Inherited};
 use rustix::fs::{AtFlags, Dir, FileType, OFlags, Stat, readlinkat, statat};
 use rustix::io::Errno;
@@ -140,12 +140,24 @@ impl Source<'_> {
         Ok(picked)
     }
 
+    /// Finds what a path names, letter for letter.
+    ///
+    /// # Errors
+    /// As [`Source::pick`].
+    pub fn exactly(&self, text: &str) -> Result<Vec<Picked>, SourceError> {
+        let path = self.seen(text, clean(text).iter().collect())?;
+        Ok(self.walk(&path, text)?.into_iter().collect())
+    }
+
     fn plain(&self, text: &str, pattern: &PathPattern) -> Result<PathBuf, SourceError> {
         let names = pattern
             .segments
             .iter()
             .filter_map(|s| if let Segment::Name(name) = s { Some(name.as_str()) } else { None });
-        let path: PathBuf = names.collect();
+        self.seen(text, names.collect())
+    }
+
+    fn seen(&self, text: &str, path: PathBuf) -> Result<PathBuf, SourceError> {
         match self.ignore {
             Some(ignore) if self.is_hidden(ignore, &path) => Err(SourceError::Ignored(text.to_owned())),
             _ => Ok(path),

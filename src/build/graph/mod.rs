@@ -12,7 +12,7 @@ mod tests;
 use super::dockerfile::{Dockerfile, DockerfileError, LineRange};
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
-use crate::step::{BaseImage, StepNetwork};
+use crate::step::{Access, AgentWish, BaseImage, SecretWish, Sharing, StepNetwork};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -106,6 +106,9 @@ pub enum PlanProblem {
         /// Bytes.
         limit: usize,
     },
+    /// `RUN --device`, by the name of the first.
+    #[error("RUN --device={0}: a build step has no devices")]
+    Device(String),
     /// Something the language has and this version does not do.
     #[error("{what} is not performed by this version")]
     NotPerformed {
@@ -128,6 +131,7 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match &self.problem {
             PlanProblem::NotPerformed { hint, .. } => Some((*hint).to_owned()),
+            PlanProblem::Device(_) => Some("do what needs the device in a container: run --device".to_owned()),
             PlanProblem::Trigger(error) => error.hint(),
             PlanProblem::TooLarge { .. } => {
                 Some("every step keeps its own environment: make the variables shorter, or the steps fewer".to_owned())
@@ -233,6 +237,52 @@ pub struct RunPlan {
     pub network: StepNetwork,
     /// Script of a here-document with `#!`: path and text.
     pub script: Option<(String, String)>,
+    /// `--mount` but secrets and agents.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mounts: Vec<PlannedMount>,
+    /// `--mount=type=secret`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<SecretWish>,
+    /// `--mount=type=ssh`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub agents: Vec<AgentWish>,
+}
+
+/// A `--mount` of a `RUN`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlannedMount {
+    /// Absolute path in the step.
+    pub target: String,
+    /// The step may not write to it.
+    pub readonly: bool,
+    /// What is mounted.
+    pub source: MountFrom,
+}
+
+/// What a `--mount` shows.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MountFrom {
+    /// A path of a tree; what is written there is lost.
+    Bind {
+        /// The tree.
+        from: CopyFrom,
+        /// Path in it.
+        path: String,
+    },
+    /// A directory that is kept between builds.
+    Cache {
+        /// Its name.
+        id: String,
+        /// Who may use it at the same time.
+        sharing: Sharing,
+        /// Owner and mode of the directory.
+        access: Access,
+        /// Tree and path it begins with.
+        seed: Option<(CopyFrom, String)>,
+    },
+    /// Memory, bytes at most.
+    Tmpfs(Option<u64>),
 }
 
 /// A `COPY` or `ADD`.
@@ -283,6 +333,32 @@ pub enum CopyFrom {
     Image(Vec<Digest>),
 }
 
+impl Operation {
+    /// Returns the trees that the operation reads besides the one it stands on.
+    pub fn reads(&self) -> Vec<&CopyFrom> {
+        match self {
+            Self::Copy(copy) => vec![&copy.from],
+            Self::Run(run) => run.mounts.iter().filter_map(|mount| mount.source.tree()).map(|(from, _)| from).collect(),
+            Self::Workdir { .. } => Vec::new(),
+        }
+    }
+
+    /// Returns the positions of the stages that the operation reads.
+    pub fn stages(&self) -> impl Iterator<Item = usize> {
+        self.reads().into_iter().filter_map(|from| if let CopyFrom::Stage(stage) = from { Some(*stage) } else { None })
+    }
+}
+
+impl MountFrom {
+    /// Returns the tree and the path that are read; `None` where nothing is.
+    pub fn tree(&self) -> Option<(&CopyFrom, &str)> {
+        match self {
+            Self::Bind { from, path } | Self::Cache { seed: Some((from, path)), .. } => Some((from, path)),
+            Self::Cache { seed: None, .. } | Self::Tmpfs(_) => None,
+        }
+    }
+}
+
 /// Plans a build.
 ///
 /// `images` is asked for every image that the target needs; it returns `None` after noting why for its caller.
@@ -313,7 +389,7 @@ impl Graph {
             for (number, node) in stage.nodes.iter().enumerate() {
                 let operation = serde_json::to_string(&node.operation).unwrap_or_default();
                 let _ = writeln!(text, "  {number}: lines {}-{} {operation}", node.lines.first, node.lines.last);
-                if let Operation::Copy(CopyPlan { from: CopyFrom::Stage(from), .. }) = &node.operation {
+                for from in node.operation.stages() {
                     let _ = writeln!(text, "     reads stage {from}");
                 }
             }

@@ -42,6 +42,8 @@ pub(super) struct Selection {
 pub(super) enum Source {
     Stage(usize),
     Image(String),
+    /// Nothing.
+    Scratch,
 }
 
 pub(super) fn lookup<'a>(scope: &'a [(String, String)]) -> impl Fn(&str) -> Option<String> + 'a {
@@ -80,14 +82,16 @@ pub(super) fn select(
         let lines = file.stages[index].lines;
         let own = file.stages[index].statements.iter().map(|s| (&s.instruction, s.lines));
         for (instruction, lines) in own.chain(chosen.triggers.iter().map(|t| (&t.instruction, lines))) {
-            match source(file, index, instruction, lines)? {
-                Some(Source::Stage(stage)) => waiting.push(stage),
-                Some(Source::Image(name)) if !selection.images.contains_key(&name) => {
-                    let image = images(&name, &settings.platform)
-                        .ok_or_else(|| PlanProblem::NoImage(name.clone()).at(lines))?;
-                    selection.images.insert(name, image);
+            for name in froms(instruction) {
+                match source(file, index, name, lines)? {
+                    Source::Stage(stage) => waiting.push(stage),
+                    Source::Image(name) if !selection.images.contains_key(&name) => {
+                        let image = images(&name, &settings.platform)
+                            .ok_or_else(|| PlanProblem::NoImage(name.clone()).at(lines))?;
+                        selection.images.insert(name, image);
+                    }
+                    Source::Image(_) | Source::Scratch => {}
                 }
-                _ => {}
             }
         }
         selection.stages.insert(index, chosen);
@@ -225,26 +229,29 @@ pub(super) fn platform(text: &str, settings: &Settings) -> Option<Platform> {
     Some(platform)
 }
 
-/// What an instruction of a stage reads besides the context: the `--from` of a `COPY`.
-pub(super) fn source(
-    file: &Dockerfile,
-    stage: usize,
-    instruction: &Instruction,
-    lines: LineRange,
-) -> Result<Option<Source>, PlanError> {
-    let Instruction::Copy(copy) = instruction else { return Ok(None) };
-    let Some(from) = &copy.from else { return Ok(None) };
+/// The names behind `--from` of a `COPY` and behind `from=` of a `RUN`'s mounts.
+fn froms(instruction: &Instruction) -> Vec<&str> {
+    match instruction {
+        Instruction::Copy(copy) => copy.from.iter().map(String::as_str).collect(),
+        Instruction::Run(run) => run.mounts.iter().filter_map(|mount| mount.from()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What such a name stands for: an earlier stage by name or index, else an image.
+pub(super) fn source(file: &Dockerfile, stage: usize, from: &str, lines: LineRange) -> Result<Source, PlanError> {
     if from.contains('$') {
-        return Err(PlanProblem::FromVariable(from.clone()).at(lines));
+        return Err(PlanProblem::FromVariable(from.to_owned()).at(lines));
     }
     let named =
         file.stages[..stage].iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(from)));
     if let Some(index) = named {
-        return Ok(Some(Source::Stage(index)));
+        return Ok(Source::Stage(index));
     }
     match from.parse::<usize>() {
-        Ok(index) if index < stage => Ok(Some(Source::Stage(index))),
-        Ok(_) => Err(PlanProblem::FromIndex(from.clone()).at(lines)),
-        Err(_) => Ok(Some(Source::Image(from.clone()))),
+        Ok(index) if index < stage => Ok(Source::Stage(index)),
+        Ok(_) => Err(PlanProblem::FromIndex(from.to_owned()).at(lines)),
+        Err(_) if from == "scratch" => Ok(Source::Scratch),
+        Err(_) => Ok(Source::Image(from.to_owned())),
     }
 }

@@ -7,6 +7,7 @@
 
 mod error;
 mod event;
+mod mounts;
 mod schedule;
 mod step;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Which step may be performed next: pure bookkeeping over a graph.
 
 use crate::base::Digest;
-use crate::build::graph::{CopyFrom, CopyPlan, Graph, Operation, PlannedStage, Start};
+use crate::build::graph::{Graph, PlannedStage, Start};
 use std::collections::BTreeSet;
 
 /// Something to do.
@@ -57,7 +57,7 @@ impl<'a> Schedule<'a> {
         }
         match progress.done.checked_sub(1) {
             None => base(planned).is_none_or(|base| self.is_done(base)),
-            Some(node) => reads(&planned.nodes[node].operation).all(|stage| self.is_done(stage)),
+            Some(node) => planned.nodes[node].operation.stages().all(|stage| self.is_done(stage)),
         }
     }
 
@@ -97,15 +97,6 @@ fn base(stage: &PlannedStage) -> Option<usize> {
         Start::Stage(base) => Some(base),
         _ => None,
     }
-}
-
-/// The stages whose files a step reads.
-pub(super) fn reads(operation: &Operation) -> impl Iterator<Item = usize> {
-    let stage = match operation {
-        Operation::Copy(CopyPlan { from: CopyFrom::Stage(stage), .. }) => Some(*stage),
-        _ => None,
-    };
-    stage.into_iter()
 }
 
 #[cfg(test)]

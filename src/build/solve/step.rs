@@ -1,10 +1,11 @@
 //! The builtin steps.
 
 use super::StepError;
+use super::mounts::Mounts;
 use crate::base::Digest;
 use crate::build::context::Context;
 use crate::build::files::{Content, CopyOptions, Destination, Picked, Source, SourceError, digest, resolve_owner};
-use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
+use crate::build::graph::{CopyFrom, CopyPlan, Operation, PlannedSource, RunPlan};
 use crate::build::ignore::Ignore;
 use crate::step::{BuildHost, CommittedLayer, InlineFile, RunOrder, Tree};
 use std::fs::File;
@@ -19,6 +20,7 @@ const TAIL: usize = 16 * 1024;
 pub(super) fn run<H: BuildHost>(
     host: &H,
     plan: &RunPlan,
+    mounts: &Mounts<'_, H>,
     chain: &[Digest],
     output: &mut dyn FnMut(&[u8]),
 ) -> Result<CommittedLayer, StepError<H::Error>> {
@@ -35,6 +37,8 @@ pub(super) fn run<H: BuildHost>(
         user: plan.user.clone(),
         network: plan.network,
         files: script.collect(),
+        secrets: plan.secrets.clone(),
+        agents: plan.agents.clone(),
     };
     let mut tail: Vec<u8> = Vec::new();
     let mut keep = |bytes: &[u8]| {
@@ -44,7 +48,7 @@ pub(super) fn run<H: BuildHost>(
             tail.drain(..tail.len() - TAIL);
         }
     };
-    let code = host.run(&active, &order, &mut keep).map_err(StepError::Host)?;
+    let code = host.run(&active, &order, &mounts.list(), &mut keep).map_err(StepError::Host)?;
     if code != 0 {
         let start = tail.len().saturating_sub(TAIL);
         return Err(StepError::Exit { code, tail: String::from_utf8_lossy(&tail[start..]).into_owned() });
@@ -97,12 +101,25 @@ impl Default for Sources {
     }
 }
 
-/// Finds and digests the context's files that a `COPY` names.
+/// Finds and digests the context's files that an operation names: sources of a `COPY`, mounts of a `RUN`.
 pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
     context: &Context,
-    plan: &CopyPlan,
+    operation: &Operation,
 ) -> Result<Sources, StepError<E>> {
-    let picked = pick(context.source(), plan)?;
+    let mut picked = Vec::new();
+    match operation {
+        Operation::Copy(copy) if copy.from == CopyFrom::Context => picked = pick(context.source(), copy)?,
+        Operation::Run(run) => {
+            let trees = run.mounts.iter().filter_map(|mount| mount.source.tree());
+            for (_, path) in trees.filter(|(from, _)| **from == CopyFrom::Context) {
+                picked.extend(context.source().exactly(path)?);
+            }
+        }
+        _ => {}
+    }
+    if picked.is_empty() {
+        return Ok(Sources::default());
+    }
     let content = digest(context.source().root, &picked, &context.stats)?;
     Ok(Sources { picked, content })
 }

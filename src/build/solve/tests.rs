@@ -3,7 +3,7 @@
 use super::*;
 use crate::build::dockerfile::LineRange;
 use crate::oci::{ContainerConfig, Platform, RootFs};
-use crate::step::{RunOrder, Tree};
+use crate::step::{CacheTree, CacheWish, RunOrder, StepMount, StepSource, Tree};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -36,6 +36,20 @@ struct Directory {
 impl Tree for Directory {
     fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
         Ok(self.root.as_fd())
+    }
+}
+
+struct FakeCache(Directory, bool);
+
+impl Tree for FakeCache {
+    fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
+        self.0.root()
+    }
+}
+
+impl CacheTree for FakeCache {
+    fn is_new(&self) -> bool {
+        self.1
     }
 }
 
@@ -100,6 +114,7 @@ impl BuildHost for Fake {
     type Error = NoImage;
     type Active = Directory;
     type View = Directory;
+    type Cache = FakeCache;
 
     fn resolve_image(&self, reference: &str, _: &Platform) -> Result<BaseImage, NoImage> {
         if reference == "missing" {
@@ -134,7 +149,39 @@ impl BuildHost for Fake {
         Ok(Directory { root: File::open(&path).unwrap(), path, chain: chain.to_vec() })
     }
 
-    fn run(&self, active: &Directory, order: &RunOrder, output: &mut dyn FnMut(&[u8])) -> Result<i32, NoImage> {
+    fn cache(&self, wish: &CacheWish) -> Result<FakeCache, NoImage> {
+        let path = self.dir.path().join(format!("cache-{}", wish.key.hex()));
+        let new = wish.filled && !path.exists();
+        fs::create_dir_all(&path).unwrap();
+        Ok(FakeCache(Directory { root: File::open(&path).unwrap(), path, chain: Vec::new() }, new))
+    }
+
+    fn filled(&self, cache: &FakeCache) -> Result<(), NoImage> {
+        assert!(cache.1);
+        Ok(())
+    }
+
+    fn run(
+        &self,
+        active: &Directory,
+        order: &RunOrder,
+        mounts: &[StepMount<'_, Self>],
+        output: &mut dyn FnMut(&[u8]),
+    ) -> Result<i32, NoImage> {
+        for mount in mounts {
+            let path = match &mount.source {
+                StepSource::Tree(tree, path) => tree.path.join(path.trim_start_matches('/')),
+                StepSource::Cache(cache) => cache.0.path.clone(),
+                StepSource::Tmpfs(_) => self.path(&[]),
+            };
+            let mut found = Vec::new();
+            if path.is_dir() {
+                list(&path, "", &mut found)
+            } else {
+                found.push(fs::read_to_string(path).unwrap())
+            }
+            self.ran.lock().unwrap().push(format!("{} holds {}", mount.target, found.join(" ")));
+        }
         let line = order.args.last().unwrap();
         self.ran.lock().unwrap().push(line.clone());
         let words: Vec<&str> = line.split(' ').collect();
@@ -439,4 +486,32 @@ fn a_step_that_another_build_performs_is_waited_for() {
         let (built, ran) = second.join().unwrap();
         assert_eq!((built.unwrap().image, ran), (first.image, vec![]));
     });
+}
+
+#[test]
+fn mounts_show_trees_and_count_by_what_they_read() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = "FROM base AS tools\nRUN write tool made\nFROM base\n\
+                RUN --mount=target=/src,rw --mount=from=tools,source=/tool,target=/t --mount=source=x*,target=/one \
+                --mount=type=cache,from=tools,source=../tool,target=/c --mount=type=tmpfs,target=/m go\n";
+    let case =
+        Case::new(&[("Dockerfile", text), ("x*", "star"), ("seen", "1"), (".dockerignore", "hidden\nDockerfile\n")]);
+    let mounted = |ran: &[String], target: &str| {
+        ran.iter().find_map(|line| line.strip_prefix(&format!("{target} holds ")).map(str::to_owned)).unwrap()
+    };
+    let (built, ran) = case.build(false);
+    built.unwrap();
+    assert_eq!(mounted(&ran, "/src"), "/.dockerignore=hidden\nDockerfile\n /seen=1 /x*=star");
+    assert_eq!((mounted(&ran, "/t"), mounted(&ran, "/one")), ("made".into(), "star".into()));
+    assert_eq!((mounted(&ran, "/c"), mounted(&ran, "/m")), ("/tool=made".into(), String::new()));
+    assert_eq!(ran.last().unwrap(), "go");
+    case.write("hidden", b"1");
+    assert!(case.build(false).1.is_empty(), "what is left out of the context changes nothing");
+    case.write("seen", b"2");
+    let again = case.build(false).1;
+    assert!(mounted(&again, "/src").contains("/seen=2") && again.last().unwrap() == "go");
+    let missing = Case::new(&[("Dockerfile", "FROM base\nRUN --mount=source=none,target=/x go\n")]);
+    assert_eq!(missing.build(false).0.unwrap_err().lines().unwrap().first, 2);
 }

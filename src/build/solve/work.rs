@@ -1,6 +1,7 @@
 //! The threads that perform what the schedule gives out.
 
-use super::schedule::{Job, Schedule, reads};
+use super::mounts::Mounts;
+use super::schedule::{Job, Schedule};
 use super::step::{self, Sources};
 use super::{BuildError, BuildEvent, BuildRequest, Done, Events, StepError, StepLabel};
 use crate::base::{Digest, Timestamp};
@@ -266,14 +267,10 @@ impl<'a, H: BuildHost> Solver<'a, H> {
 
     /// Digest of the operation, what is below it, and what it reads.
     fn key(&self, operation: &Operation, done: &Done) -> Result<(Digest, Sources), StepError<H::Error>> {
-        let mut sources = Sources::default();
-        let content = match operation {
-            Operation::Copy(copy) if copy.from == CopyFrom::Context => {
-                sources = step::context_sources(self.context, copy)?;
-                Some(sources.content.digest.clone())
-            }
-            operation => reads(operation).next().and_then(|stage| self.stage(stage)?.key.clone()),
-        };
+        let sources = step::context_sources(self.context, operation)?;
+        let own = sources.picked.first().map(|_| sources.content.digest.clone());
+        let stages = operation.stages().map(|stage| self.stage(stage)?.key.clone());
+        let content: Vec<Option<Digest>> = std::iter::once(own).chain(stages).collect();
         let parts = serde_json::json!({ "operation": operation, "parent": done.key, "content": content });
         Ok((Digest::of(parts.to_string().as_bytes()), sources))
     }
@@ -352,8 +349,10 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
         match operation {
             Operation::Run(run) => {
+                let chains = |stage| self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default();
+                let mounts = Mounts::make(self.host, self.context, &chains, &run.mounts)?;
                 let mut output = |bytes: &[u8]| self.tell(BuildEvent::Output { id, bytes });
-                step::run(self.host, run, &done.chain, &mut output).map(Some)
+                step::run(self.host, run, &mounts, &done.chain, &mut output).map(Some)
             }
             Operation::Workdir { path, user } => step::workdir(self.host, path, user, &done.chain),
             Operation::Copy(copy) => self.copy(copy, sources, done).map(Some),

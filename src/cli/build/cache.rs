@@ -4,11 +4,11 @@ use crate::base::{Bytes, Digest, Timestamp, human_size};
 use crate::build::{self, BuildCache, CacheUse, Entry, Policy, PruneError};
 use crate::cli::container::parse_pair;
 use crate::cli::context::{Context, out};
-use crate::cli::error::{Failure, Outcome, exit};
+use crate::cli::error::{Failure, Outcome, clean, exit};
 use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::format::{Listing, Row};
 use crate::cli::time::{ago, parse_time};
-use crate::engine::Engine;
+use crate::engine::{CacheMount, Engine};
 
 impl From<PruneError> for Failure {
     fn from(error: PruneError) -> Self {
@@ -62,9 +62,10 @@ pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let engine = context.engine()?;
     engine.settle_if_possible();
     let pruned = build::prune(&engine, &open(&engine), &policy)?;
-    if !pruned.keys.is_empty() {
+    if !pruned.keys.is_empty() || !pruned.mounts.is_empty() {
         out("Deleted build cache objects:\n")?;
         out(pruned.keys.iter().map(|key| format!("{}\n", key.short())).collect::<String>())?;
+        out(pruned.mounts.iter().map(|id| format!("cache mount {}\n", clean(id))).collect::<String>())?;
     }
     out(format!("Total reclaimed space: {}\n", human_size(pruned.bytes)))?;
     Ok(0)
@@ -96,6 +97,20 @@ fn row(entry: &Entry, usage: &CacheUse) -> Row {
     ])
 }
 
+fn mount_row(mount: &CacheMount) -> Row {
+    let id = mount.place.parent().and_then(|key| key.file_name()).unwrap_or_default().to_string_lossy();
+    Row::new([
+        ("CreatedSince", String::new()),
+        ("Description", format!("RUN --mount=type=cache,id={}", mount.id)),
+        ("ID", id.chars().take(12).collect()),
+        ("LastUsedSince", ago(mount.last_used)),
+        ("Parent", String::new()),
+        ("Reclaimable", true.to_string()),
+        ("Shared", false.to_string()),
+        ("Size", human_size(mount.size.0)),
+    ])
+}
+
 /// `builder du`.
 pub(super) fn du(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let since = unused_since(&parsed)?;
@@ -108,13 +123,15 @@ pub(super) fn du(context: &Context<'_>, parsed: Parsed) -> Outcome {
     if parsed.switch("verbose")? {
         columns.extend(["CreatedSince", "Shared", "Description"]);
     }
-    let rows = usage.entries.iter().map(|entry| row(entry, &usage)).collect();
+    let mut mounts = engine.cache_mounts().map_err(PruneError::from)?;
+    mounts.retain(|mount| since.is_none_or(|since| mount.last_used < since));
+    let rows = usage.entries.iter().map(|entry| row(entry, &usage)).chain(mounts.iter().map(mount_row)).collect();
     out(Listing { kind: "*formatter.buildCacheContext", headers: HEADERS, columns, rows }
         .render(parsed.text("format"))?)?;
     if parsed.given("format") {
         return Ok(0);
     }
-    let reclaimable = build::held(&usage.entries, &usage.layers);
+    let reclaimable = build::held(&usage.entries, &usage.layers) + mounts.iter().map(|mount| mount.size.0).sum::<u64>();
     let ids: std::collections::BTreeSet<&Digest> =
         usage.entries.iter().filter(|entry| entry.is_shared(&usage.layers)).filter_map(Entry::top).collect();
     let shared: u64 = ids.iter().filter_map(|id| usage.layers.get(*id)).map(|layer| layer.size).sum();

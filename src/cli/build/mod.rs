@@ -2,6 +2,7 @@
 
 mod cache;
 mod commit;
+mod given;
 mod live;
 mod plain;
 
@@ -80,6 +81,8 @@ fn flags(flags: Flags) -> Flags {
         .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|quiet)"))
         .arg(switch("pull", "Always attempt to pull all referenced images"))
         .arg(switch("quiet", "Suppress the build output and print image ID on success").short('q'))
+        .arg(list("secret", "Secret to expose to the build (format: id=mysecret[,src=/local/secret][,env=NAME])"))
+        .arg(list("ssh", "SSH agent socket to expose to the build (format: default|<id>[=<socket>])"))
         .arg(list("tag", "Name and optionally a tag (format: name:tag)").short('t'))
         .arg(value("target", "string", "Set the target build stage to build"))
         .arg(
@@ -194,12 +197,15 @@ fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failu
     if mounts.iter().any(|mount| !matches!(mount, MountRequest::Bind { .. })) {
         return Err(parsed.conflict("-v of a build takes paths of the host: -v /SRC:/DST[:ro]"));
     }
-    Ok(StepOptions {
+    let mut options = StepOptions {
         network: parsed.read("network", parse_network)?.unwrap_or_default(),
         extra_hosts: parsed.read_all("add-host", |text| parse_add_host(text).map(|pair| vec![pair]))?,
         mounts,
         source_date_epoch: epoch,
-    })
+        ..StepOptions::default()
+    };
+    given::read(parsed, &mut options)?;
+    Ok(options)
 }
 
 /// Opens the context that the argument and `-f` name.

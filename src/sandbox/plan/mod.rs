@@ -110,6 +110,15 @@ pub enum Outside {
         /// Read-only.
         readonly: bool,
     },
+    /// A path of a tree of its own.
+    Tree {
+        /// The tree.
+        root: Root,
+        /// Absolute path in it.
+        path: String,
+        /// Read-only.
+        readonly: bool,
+    },
     /// A clone of a host path.
     Clone {
         /// The path.

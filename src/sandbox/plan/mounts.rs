@@ -23,6 +23,15 @@ pub(super) fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outsid
             });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
+        MountSource::Own(path) => {
+            let (path, ids) = (path.clone(), CloneIds::Unmapped);
+            outside.push(Outside::Clone { path, recursive: false, ids, readonly: mount.readonly, view: false });
+            Ok(Step::Attach { outside: outside.len() - 1, target })
+        }
+        MountSource::Tree { root, path } => {
+            outside.push(Outside::Tree { root: root.clone(), path: path.clone(), readonly: mount.readonly });
+            Ok(Step::Attach { outside: outside.len() - 1, target })
+        }
         MountSource::OwnFile(path) => {
             outside.push(Outside::OwnFile { path: path.clone(), readonly: mount.readonly });
             Ok(Step::Attach { outside: outside.len() - 1, target })

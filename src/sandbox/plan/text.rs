@@ -1,5 +1,6 @@
 //! The plan as text: one line for each thing done, for `--explain` and golden tests.
 
+use super::super::bundle::Root;
 use super::{CloneIds, LaunchPlan, Outside, Step, UserPlan};
 use std::fmt;
 
@@ -43,6 +44,11 @@ impl fmt::Display for Outside {
             Self::Node(device) => write!(f, "device {}", device.rule()),
             Self::OwnFile { path, readonly } => {
                 write!(f, "copy of {}", path.display())?;
+                f.write_str(if *readonly { ", read-only" } else { "" })
+            }
+            Self::Tree { root, path, readonly } => {
+                let layers = if let Root::Overlay { lowers, .. } = root { lowers.len() } else { 0 };
+                write!(f, "{path} of a tree of {layers} layers")?;
                 f.write_str(if *readonly { ", read-only" } else { "" })
             }
             Self::Clone { path, recursive, ids, readonly, view } => {

@@ -4,6 +4,7 @@
 //! bridges and rules. When it is dropped, its containers are removed and nothing of it may be left: mount, process,
 //! control group, link, rule, file in the run directory.
 
+pub(crate) mod build;
 pub(crate) mod bundle;
 mod container;
 mod leftovers;

@@ -1,6 +1,7 @@
 //! Instructions folded one after another into nodes, configuration and history.
 
 mod config;
+mod mounts;
 mod work;
 
 use self::config::is_signal;

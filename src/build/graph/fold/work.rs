@@ -2,6 +2,7 @@
 
 use super::super::select::{Scope, Source, given, source};
 use super::super::{CopyFrom, CopyPlan, Operation, PlanError, PlanProblem, PlannedSource, RunPlan, history};
+use super::mounts::Mounts;
 use super::{Fold, PROXIES, absolute, has, non_empty};
 use crate::build::dockerfile::*;
 use crate::step::StepNetwork;
@@ -10,20 +11,14 @@ impl Fold<'_> {
     /// `RUN`.
     pub(super) fn run(&mut self, run: &Run, statement: &Statement) -> Result<(), PlanError> {
         let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(statement.lines);
-        if !run.mounts.is_empty() {
-            return Err(refuse(
-                "RUN --mount",
-                "leave the mount out, or COPY what it brings and remove it in the same stage",
-            ));
-        }
         if run.security == RunSecurity::Insecure {
             return Err(refuse(
                 "RUN --security=insecure",
                 "a build step keeps its walls; do what needs more in a container",
             ));
         }
-        if !run.devices.is_empty() {
-            return Err(refuse("RUN --device", "a build step has no devices; do what needs one in a container"));
+        if let Some(device) = run.devices.first() {
+            return Err(PlanProblem::Device(device.name.clone()).at(statement.lines));
         }
         let mut script = None;
         let args = match (&run.command, run.heredocs.as_slice()) {
@@ -59,6 +54,7 @@ impl Fold<'_> {
         let shown: Scope =
             self.args.iter().map(|(n, v)| (n.clone(), self.variable(n).unwrap_or_else(|| v.clone()))).collect();
         let created_by = history::run(&args, &shown);
+        let Mounts { mounts, secrets, agents } = self.mounts(run, statement.lines)?;
         let plan = RunPlan {
             args,
             env,
@@ -71,6 +67,9 @@ impl Fold<'_> {
                 RunNetwork::Host => StepNetwork::Host,
             },
             script,
+            mounts,
+            secrets,
+            agents,
         };
         self.node(Operation::Run(plan), statement, created_by);
         Ok(())
@@ -151,13 +150,9 @@ impl Fold<'_> {
                 })?)
             }
         };
-        let from = match source(self.file, self.index, &statement.instruction, lines)? {
+        let from = match &copy.from {
+            Some(name) => self.tree(name, lines)?,
             None => CopyFrom::Context,
-            Some(Source::Stage(stage)) => CopyFrom::Stage(self.positions.get(&stage).copied().unwrap_or_default()),
-            Some(Source::Image(name)) => match self.selection.images.get(&name) {
-                Some(image) => CopyFrom::Image(image.chain.clone()),
-                None => return Err(PlanProblem::NoImage(name).at(lines)),
-            },
         };
         let plan = CopyPlan {
             add: copy.add,
@@ -172,6 +167,18 @@ impl Fold<'_> {
         let created_by = history::copy(&plan, &written);
         self.node(Operation::Copy(plan), statement, created_by);
         Ok(())
+    }
+
+    /// The tree that a `--from` or a `from=` names.
+    pub(super) fn tree(&self, name: &str, lines: LineRange) -> Result<CopyFrom, PlanError> {
+        Ok(match source(self.file, self.index, name, lines)? {
+            Source::Stage(stage) => CopyFrom::Stage(self.positions.get(&stage).copied().unwrap_or_default()),
+            Source::Scratch => CopyFrom::Image(Vec::new()),
+            Source::Image(name) => match self.selection.images.get(&name) {
+                Some(image) => CopyFrom::Image(image.chain.clone()),
+                None => return Err(PlanProblem::NoImage(name).at(lines)),
+            },
+        })
     }
 }
 
