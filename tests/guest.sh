@@ -109,6 +109,10 @@ make_payload() {
   mkdir -p "$place/files$PWD/tests" "$place/cache"
   cp -a examples "$place/files$PWD/"
   cp -a tests/data "$place/files$PWD/tests/"
+  # Sources that tests compare with what they make or know.
+  mkdir -p "$place/files$PWD/fuzz" "$place/files$PWD/src/security/seccomp"
+  cp -a fuzz/targets "$place/files$PWD/fuzz/"
+  cp -a src/security/seccomp/programs.rs "$place/files$PWD/src/security/seccomp/"
   local program; program=$(realpath "$(binary)")
   mkdir -p "$place/files$(dirname "$program")"
   objcopy --strip-debug "$program" "$place/files$program"

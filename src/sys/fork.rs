@@ -54,9 +54,19 @@ pub fn close_elsewhere(descriptor: std::os::fd::OwnedFd) {
     use std::os::fd::AsRawFd;
     let Ok((read, write)) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC) else { return };
     let (kept, signal) = (descriptor.as_raw_fd(), read.as_raw_fd());
-    let closer = move || {
-        // Numbers far above what a small process has open; everything else goes, since the parent may hold locks and
-        // pipes whose end others wait for.
+    let closer = || {
+        let mut byte = 0u8;
+        // Ends when the parent has closed its descriptor and then its end of the pipe: ours is then the last one.
+        // SAFETY: the buffer is one byte that lives on this frame.
+        unsafe { libc::read(901, (&raw mut byte).cast(), 1) };
+        let rest = libc::timespec { tv_sec: 0, tv_nsec: 40_000_000 };
+        // SAFETY: the duration lives on this frame; what is left of it is not asked for.
+        unsafe { libc::nanosleep(&raw const rest, std::ptr::null_mut()) };
+        0
+    };
+    let middle = move || {
+        // Numbers far above what a small process has open; everything else goes, since the parent may hold locks, ports
+        // and pipes whose end others wait for. The parent waits for this process, so it goes before the parent goes on.
         for (number, place) in [(kept, 900), (signal, 901)] {
             // SAFETY: dup2(2) takes numbers only; both are open, inherited from the process that owns them.
             if unsafe { libc::dup2(number, place) } < 0 {
@@ -67,18 +77,35 @@ pub fn close_elsewhere(descriptor: std::os::fd::OwnedFd) {
         unsafe { libc::syscall(libc::SYS_close_range, 0, 899, 0) };
         // SAFETY: as above.
         unsafe { libc::syscall(libc::SYS_close_range, 902, libc::c_uint::MAX, 0) };
-        let mut byte = 0u8;
-        // Ends when the parent has closed its descriptor and then its end of the pipe: ours is then the last one.
-        // SAFETY: the buffer is one byte that lives on this frame.
-        unsafe { libc::read(901, (&raw mut byte).cast(), 1) };
-        let rest = libc::timespec { tv_sec: 0, tv_nsec: 40_000_000 };
-        // SAFETY: the duration lives on this frame; what is left of it is not asked for.
-        unsafe { libc::nanosleep(&raw const rest, std::ptr::null_mut()) };
-        0
+        i32::from(fork(closer).is_err())
     };
-    if let Ok(middle) = fork(move || i32::from(fork(closer).is_err())) {
+    if let Ok(middle) = fork(middle) {
         let _ = rustix::process::waitpid(Some(middle.pid), rustix::process::WaitOptions::empty());
     }
     drop(descriptor);
     drop(write);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn what_is_closed_elsewhere_keeps_no_port_of_its_parent() {
+        let close = || {
+            // Other tests' programs get no copies of what this thread has open.
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FILES).unwrap();
+            super::super::process::close_all_from(3, &[]).unwrap();
+            let mut listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            for round in 0..100 {
+                let (read, _write) = rustix::pipe::pipe().unwrap();
+                close_elsewhere(read);
+                drop(listener);
+                listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("round {round}: {error}"));
+            }
+        };
+        std::thread::scope(|scope| scope.spawn(close).join()).unwrap();
+    }
 }

@@ -35,7 +35,7 @@ cd "$home"
   echo $BASHPID > /sys/fs/cgroup/tests.scope/cgroup.procs
   case $mode in
   sh) export PATH=$PATH:$home/target/x86_64-unknown-linux-musl/debug; bash -c "${filters[0]}" ;;
-  *) # The house rules read the source, which is not here, and are the same under every kernel.
+  *) # The house rules read all of the source, which is not here, and are the same under every kernel.
     /payload/tests --test-threads "${BULKHEAD_GUEST_THREADS:-2}" --skip tidy:: "${filters[@]}" ;;
   esac
 ) < /dev/null 2>&1

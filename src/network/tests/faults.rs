@@ -84,7 +84,7 @@ fn a_port_of_one_that_has_ended_is_taken_over_before_its_clean_up() {
         // Its shim has gone, and with it the sockets; nobody has cleaned up.
         drop(first);
         let second = host.start(&["8080:80"]).unwrap();
-        let target = format!("tcp . 8080 : {} . 80", second.address());
+        let target = format!("6 . 8080 : {} . 80", second.address());
         assert!(host.rules().contains(&target), "{}", host.rules());
         detach(&id, &host.paths).unwrap();
         assert!(host.rules().contains(&target), "the late clean-up takes its own only: {}", host.rules());

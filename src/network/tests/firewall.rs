@@ -75,7 +75,7 @@ fn port_zero_is_chosen_and_told() {
         let ports: Vec<u16> = a.attached.published.iter().map(|p| p.host_port).collect();
         assert_eq!(ports.len(), 3, "both families of the first, and the second");
         assert!(ports.iter().all(|port| *port >= 1024));
-        assert!(host.rules().contains(&format!("tcp . {} : {} . 80", ports[0], a.address())));
+        assert!(host.rules().contains(&format!("6 . {} : {} . 80", ports[0], a.address())));
     });
 }
 

@@ -110,11 +110,13 @@ fn links(netns: &str) -> Vec<String> {
     names.filter(|name| name != "lo").collect()
 }
 
-/// Paths of the control groups of this program: at the top of the one hierarchy (v2), or of each (v1).
+/// Paths of the control groups of containers: at the top of the one hierarchy (v2), or of each (v1). The one that all shims of the
+/// machine share on v2 stays from the first on, with or without a shim in it.
 fn control_groups() -> Vec<String> {
     let below = |path: &Path| std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let ours = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("bulkhead")) && path.is_dir()
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("bulkhead-") && name != "bulkhead-shims" && path.is_dir()
     };
     let top: Vec<PathBuf> = below(Path::new("/sys/fs/cgroup")).collect();
     let all = top.iter().flat_map(|hierarchy| below(hierarchy)).chain(top.iter().cloned());
