@@ -109,3 +109,57 @@ fn oracle_same_image_configuration_from_one_dockerfile() {
         assert_eq!(ours.get(key), theirs.get(key), "{key}");
     }
 }
+
+/// Tells everything of a tree that an archive carries: modes, owners, kinds, links, contents.
+const TELL: &str = "cd /w && find . | sort | while read -r path; do stat -c '%n %f %u:%g' \"$path\"; \
+    if [ -L \"$path\" ]; then readlink \"$path\"; elif [ -f \"$path\" ]; then stat -c %h \"$path\"; md5sum < \"$path\"; fi; done";
+
+#[test]
+fn oracle_images_survive_the_way_through_the_other_and_back() {
+    requires!(root, oracle);
+    let _alone = ENGINE.lock().unwrap_or_else(PoisonError::into_inner);
+    let world = World::new();
+    world.busybox();
+    docker(&["import", "--change", "CMD [\"sh\"]", busybox_tar().to_str().unwrap(), "busybox:latest"]).ok();
+    // Later layers remove, replace and change what earlier ones made.
+    world.write(
+        "c/Dockerfile",
+        "FROM busybox\nRUN mkdir -p /w/kept /w/gone/deep /w/swap /w/turns && echo a > /w/kept/a && chown 1234:5678 /w/kept/a \
+         && chmod 4750 /w/kept/a && ln /w/kept/a /w/kept/hard && ln -s ../kept/a /w/kept/soft && echo b > /w/gone/deep/b \
+         && echo c > /w/swap/c && chmod 1777 /w/turns && head -c 3000000 /dev/zero > /w/zeros && mkfifo /w/pipe\n\
+         RUN rm -r /w/gone /w/swap && mkdir /w/swap && echo d > /w/swap/d && rmdir /w/turns && echo file > /w/turns\n\
+         COPY --chown=7:8 data /w/\nRUN mv /w/kept/hard '/w/a name with spaces, ümlaut'\nENV A=\"b c\"\nLABEL x=y\nCMD [\"cat\", \"/w/swap/d\"]\n",
+    );
+    world.write(&format!("c/data/{}/file", "long".repeat(40)), "deep");
+    let directory = world.path("c");
+    let directory = directory.to_str().unwrap();
+    let archive = |name: &str| world.path(name).to_str().unwrap().to_owned();
+    let here = |words: &[&str]| world.bulkhead(words).ok();
+    let there = |words: &[&str]| docker(words).ok();
+    // What each says of an image: its id, its layers, its configuration, and the tree its containers see.
+    let told = |by: &dyn Fn(&[&str]) -> String, image: &str| {
+        let format =
+            "{{.Id}} {{json .RootFS.Layers}} {{json .Config.Env}} {{json .Config.Labels}} {{json .Config.Cmd}}";
+        let said = by(&["image", "inspect", "--format", format, image]);
+        format!("{said}\n{}", by(&["run", "--rm", "--network", "none", image, "sh", "-c", TELL]))
+    };
+    for (origin, maker, other) in [
+        ("docker", &there as &dyn Fn(&[&str]) -> String, &here as &dyn Fn(&[&str]) -> String),
+        ("bulkhead", &here, &there),
+    ] {
+        let image = format!("trip-{origin}:1");
+        let (out, back) = (archive(&format!("{origin}-out.tar")), archive(&format!("{origin}-back.tar")));
+        maker(&["build", "-q", "-t", &image, directory]);
+        let at_first = told(maker, &image);
+        assert!(at_first.contains("ümlaut") && !at_first.contains("gone"), "{at_first}");
+        maker(&["save", "-o", &out, &image]);
+        other(&["load", "-i", &out]);
+        assert_eq!(told(other, &image), at_first, "made by {origin}, seen by the other");
+        other(&["save", "-o", &back, &image]);
+        maker(&["rmi", &image]);
+        maker(&["load", "-i", &back]);
+        assert_eq!(told(maker, &image), at_first, "made by {origin}, back from the other");
+        other(&["rmi", &image]);
+        there(&["rmi", &image]);
+    }
+}
