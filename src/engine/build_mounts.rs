@@ -65,7 +65,11 @@ impl Builder<'_> {
                 write_own_file(&path, &secret.0, wish.access.mode)?;
                 std::os::unix::fs::chown(&path, Some(wish.access.uid), Some(wish.access.gid))
                     .map_err(StoreError::io("set owner of", &path))?;
-                mounts.push(Mount { target: target.clone(), source: MountSource::OwnFile(path), readonly: true });
+                mounts.push(Mount {
+                    target: target.clone(),
+                    source: MountSource::OwnFile { path, of: None },
+                    readonly: true,
+                });
             }
         }
         let mut agents = Agents::default();
@@ -90,7 +94,11 @@ impl Builder<'_> {
             }
             let path = run_dir.join(format!("file-{number}"));
             write_own_file(&path, &content, mode)?;
-            mounts.push(Mount { target: target.to_owned(), source: MountSource::OwnFile(path), readonly: false });
+            mounts.push(Mount {
+                target: target.to_owned(),
+                source: MountSource::OwnFile { path, of: None },
+                readonly: false,
+            });
         }
         // What lies in another mount comes after it.
         mounts.sort_by_key(|mount| Path::new(&mount.target).components().count());

@@ -94,6 +94,19 @@ pub fn held(paths: &Paths, id: &ContainerId) -> Option<u32> {
         .find(|base| is_ours(*base))
 }
 
+/// Returns the first host id of the range that a process lives in, `None` for the host's. Where one container has joined another,
+/// it is the other's that is held, and it may have gone.
+///
+/// # Errors
+/// When the process has gone.
+pub fn of_process(pid: i32) -> Result<Option<u32>, StoreError> {
+    let path = PathBuf::from(format!("/proc/{pid}/uid_map"));
+    let text = std::fs::read_to_string(&path).map_err(StoreError::io("read", &path))?;
+    // *user_namespaces(7)*: first id inside, first id outside, number.
+    let base = text.split_whitespace().nth(1).and_then(|first| first.parse().ok()).unwrap_or(0);
+    Ok(Some(base).filter(|base| *base != 0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,7 +25,7 @@ pub struct Circumstances {
     pub owners: Vec<(PathBuf, u32, u32)>,
     /// Device nodes of `--device` as they are on this boot.
     pub devices: Vec<Device>,
-    /// The container whose namespaces are joined: host pid and first host id (`None`: host user namespace).
+    /// The container whose network is joined: host pid and first host id (`None`: host user namespace).
     pub net_of: Option<(i32, Option<u32>)>,
     /// Pids of containers whose pid, ipc namespaces are joined.
     pub pid_of: Option<i32>,
@@ -37,7 +37,7 @@ pub struct Circumstances {
 pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
     let request = &record.request;
     let mut mounts: Vec<Mount> = record.mounts.iter().map(|point| mount(point, now)).collect();
-    mounts.extend(own_file_mounts(&now.own_files, &own_files(&record.mounts)));
+    mounts.extend(own_file_mounts(&now.own_files, &own_files(&record.mounts), now.net_of.map(|(pid, _)| pid)));
     let (userns, namespaces) = (user_namespace(record, now), namespaces(record, now));
     Bundle {
         id: record.id.clone(),
@@ -80,11 +80,12 @@ fn sysctls(record: &ContainerRecord, userns: &UserNamespace, namespaces: &Namesp
     all
 }
 
-/// Mounts our own files over those of `/etc`.
-pub(super) fn own_file_mounts(dir: &Path, names: &[&str]) -> Vec<Mount> {
+/// Mounts our own files over those of `/etc`: copies of the container's own, or, as Docker has it, those of the container whose
+/// network is joined (*docker run reference "--network"*).
+fn own_file_mounts(dir: &Path, names: &[&str], of: Option<i32>) -> Vec<Mount> {
     let mount = |name: &&str| Mount {
         target: format!("/etc/{name}"),
-        source: MountSource::OwnFile(dir.join(name)),
+        source: MountSource::OwnFile { path: dir.join(name), of },
         readonly: false,
     };
     names.iter().map(mount).collect()

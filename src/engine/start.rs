@@ -211,7 +211,7 @@ impl Engine {
         if let NetworkMode::Container(name) = &record.request.network {
             let other = self.find(name)?;
             let pid = self.running_pid(&other)?;
-            now.net_of = Some((pid, ranges::held(&self.paths, &other)));
+            now.net_of = Some((pid, ranges::of_process(pid)?));
         }
         let mut bundle = assemble(record, &now);
         if let UserNamespace::Range { base } = &mut bundle.userns {

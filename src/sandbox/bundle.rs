@@ -160,7 +160,13 @@ pub enum MountSource {
     },
     /// One of our own files (hosts, resolv.conf, hostname, secrets of build steps), shown as a copy whose owner inside is its
     /// owner on disk, and that has little room to grow.
-    OwnFile(PathBuf),
+    OwnFile {
+        /// The original.
+        path: PathBuf,
+        /// Host pid of the first process of the container whose copy is shown instead, where it has one at the same place: the
+        /// one whose network is joined.
+        of: Option<i32>,
+    },
     /// A path of a tree of its own, links resolved inside that tree (mounts of build steps).
     Tree {
         /// The tree.

@@ -4,14 +4,14 @@ use super::bundle::{Bundle, Device, Process, Root};
 use super::devices::{dev, node};
 use super::error::{Context, LaunchError, reason};
 use super::overlay::Overlay;
-use super::plan::{CloneIds, LaunchPlan, Outside};
+use super::plan::{CloneIds, LaunchPlan, Neighbour, Outside};
 use super::user::IDS;
 use crate::security::Level;
 use crate::sys::credentials::with_file_ids;
 use crate::sys::mount::{NODEV, NOSUID, RDONLY, clone_mapped, set_attributes};
 use crate::sys::open::open_in_root;
-use crate::sys::process::{Child, CloneFlags, pidfd_kill, wait_exit};
-use rustix::fs::{CWD, Gid, Mode, OFlags, Uid};
+use crate::sys::process::{Child, CloneFlags, pidfd_kill, setns, wait_exit};
+use rustix::fs::{CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, openat2};
 use rustix::io::Errno;
 use std::ffi::CString;
 use std::io::ErrorKind;
@@ -28,7 +28,7 @@ pub(super) fn make(
 ) -> Result<Vec<OwnedFd>, LaunchError> {
     let base = plan.user.base();
     let mut made = Vec::with_capacity(plan.outside.len());
-    let mut own = own_files(plan, base)?.into_iter();
+    let mut own = own_files(plan, base, userns)?.into_iter();
     for item in &plan.outside {
         made.push(match item {
             Outside::Root => root(&bundle.root, base, userns, plan.detached)?,
@@ -111,22 +111,78 @@ fn device_node(device: &Device, base: u32, detached: bool) -> Result<OwnedFd, La
 
 /// Bytes a container may add to our own files, for each.
 const ROOM: usize = 256 << 10;
+/// Inodes of the file system of a container's copies at the most: its root and the three files.
+const COPIES_INODES: u64 = 4;
+
+fn copy_attributes(readonly: bool) -> u64 {
+    NODEV | if readonly { RDONLY } else { 0 }
+}
+
+/// Returns a mount of each file of ours: another container's copy of it where the plan says so and it has one, else a copy.
+fn own_files(plan: &LaunchPlan, base: u32, userns: Option<BorrowedFd<'_>>) -> Result<Vec<OwnedFd>, LaunchError> {
+    let mut wanted = Vec::new();
+    let mut shared = Vec::new();
+    for item in &plan.outside {
+        if let Outside::OwnFile { path, readonly, of } = item {
+            let copy = of.as_ref().and_then(|neighbour| copy_of(neighbour, *readonly, userns));
+            if copy.is_none() {
+                wanted.push((path.as_path(), *readonly));
+            }
+            shared.push(copy);
+        }
+    }
+    let mut copied = own_copies(&wanted, base, plan.detached)?.into_iter();
+    let missing = || LaunchError::refused("a file of ours was not copied");
+    shared.into_iter().map(|copy| copy.or_else(|| copied.next()).ok_or_else(missing)).collect()
+}
+
+/// Clones the copy that another container has of one of our files: what either writes, both read. `userns` is ours, which has to
+/// be its own too, unless it is the host's (`None`): a pid may have become another's.
+///
+/// It is looked up in the other's mount namespace, beneath its root and through no link, and taken only if it is a copy. The
+/// other's root may have put anything there, and nothing of what it was given is passed on. `None` where there is no copy.
+fn copy_of(neighbour: &Neighbour, readonly: bool, userns: Option<BorrowedFd<'_>>) -> Option<OwnedFd> {
+    let namespace = |kind: &str| {
+        let path = format!("/proc/{}/ns/{kind}", neighbour.pid);
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+    };
+    if let Some(ours) = userns {
+        let number = |found: rustix::fs::Stat| (found.st_dev, found.st_ino);
+        let theirs = rustix::fs::fstat(namespace("user").ok()?).ok()?;
+        if number(rustix::fs::fstat(ours).ok()?) != number(theirs) {
+            return None;
+        }
+    }
+    let mounts = namespace("mnt").ok()?;
+    let what = || format!("open {} of process {}", neighbour.target, neighbour.pid);
+    let made = super::overlay::made_elsewhere(&[mounts.as_fd()], || {
+        setns(mounts.as_fd(), CloneFlags::NEWNS).at(what)?;
+        let slash =
+            rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at(what)?;
+        let plain = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+        let path = neighbour.target.trim_start_matches('/');
+        let file = openat2(&slash, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), plain).at(what)?;
+        let (kind, home) = (rustix::fs::fstat(&file).at(what)?.st_mode, rustix::fs::fstatfs(&file).at(what)?);
+        let is_file = FileType::from_raw_mode(kind) == FileType::RegularFile;
+        if !(is_file
+            && kind_name(home.f_type as u64).starts_with("tmpfs")
+            && (2..=COPIES_INODES).contains(&home.f_files))
+        {
+            return Err(LaunchError::refused(format!("{}: it is no copy of ours", what())));
+        }
+        clone_mapped(file.as_fd(), c"", false, copy_attributes(readonly), None).at(what)
+    });
+    // Whatever is in the way, the container gets a copy of its own.
+    made.ok()
+}
 
 /// Copies files of ours onto one file system, where their owner inside is their owner on disk, and returns a mount of each. The
 /// originals lie on the host's `/run`, which a container that could write to it would fill.
-fn own_files(plan: &LaunchPlan, base: u32) -> Result<Vec<OwnedFd>, LaunchError> {
-    let wanted: Vec<_> = plan
-        .outside
-        .iter()
-        .filter_map(|item| match item {
-            Outside::OwnFile { path, readonly } => Some((path.as_path(), *readonly)),
-            _ => None,
-        })
-        .collect();
+fn own_copies(wanted: &[(&Path, bool)], base: u32, detached: bool) -> Result<Vec<OwnedFd>, LaunchError> {
     let Some((first, _)) = wanted.first() else { return Ok(Vec::new()) };
     let what = || format!("show {} in the container", first.display());
-    if plan.detached {
-        return copies(&wanted, base, None).at(what);
+    if detached {
+        return copies(wanted, base, None).at(what);
     }
     // One at a time comes back from there.
     let one = |file, place: &Path| {
@@ -161,8 +217,7 @@ fn copies(files: &[(&Path, bool)], base: u32, place: Option<&Path>) -> std::io::
         rustix::fs::fchown(&file, Some(uid), Some(gid))?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(found.mode() & 0o777))?;
         std::io::Write::write_all(&mut std::fs::File::from(file), &text)?;
-        let attributes = NODEV | if *readonly { RDONLY } else { 0 };
-        made.push(clone_mapped(home.as_fd(), &name, false, attributes, None)?);
+        made.push(clone_mapped(home.as_fd(), &name, false, copy_attributes(*readonly), None)?);
     }
     Ok(made)
 }

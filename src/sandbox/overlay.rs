@@ -87,16 +87,25 @@ pub(super) fn workshop(
     keep: &[BorrowedFd<'_>],
     work: impl FnOnce(&Path) -> Result<OwnedFd, LaunchError>,
 ) -> Result<OwnedFd, LaunchError> {
+    made_elsewhere(keep, || {
+        unshare(CloneFlags::NEWNS).at(|| "make a mount namespace")?;
+        let slash = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .at(|| "open the host's root")?;
+        make_private(slash.as_fd()).at(|| "cut mounts off from the host's")?;
+        work(Path::new(PLACE))
+    })
+}
+
+/// Runs `work` in a process of its own, which may go to another mount namespace, and returns the mount it makes. Descriptors but
+/// `keep` are closed there.
+pub(super) fn made_elsewhere(
+    keep: &[BorrowedFd<'_>],
+    work: impl FnOnce() -> Result<OwnedFd, LaunchError>,
+) -> Result<OwnedFd, LaunchError> {
     let (ours, theirs) = pair().at(|| "make a socket")?;
     let kept: Vec<_> = keep.iter().copied().chain([theirs.as_fd()]).collect();
     let worker = Worker::fork(&kept, || {
-        let made = unshare(CloneFlags::NEWNS).at(|| "make a mount namespace").and_then(|()| {
-            let slash = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-                .at(|| "open the host's root")?;
-            make_private(slash.as_fd()).at(|| "cut mounts off from the host's")?;
-            work(Path::new(PLACE))
-        });
-        let sent = match &made {
+        let sent = match &work() {
             Ok(mount) => send_frame(theirs.as_fd(), b"M", &[mount.as_fd()]),
             Err(error) => send_frame(theirs.as_fd(), &[b"E".as_slice(), &error.encode()].concat(), &[]),
         };

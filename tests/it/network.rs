@@ -169,6 +169,68 @@ fn containers_share_a_network_when_asked() {
 }
 
 #[test]
+fn who_joins_a_network_shares_its_names_and_their_edits() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let sleeps = |name: &str, more: &[&str]| {
+        world.ok(&[&["run", "-d", "--name", name], more, &["busybox", "sleep", "600"]].concat());
+    };
+    let sh = |name: &str, script: &str| world.ok(&["exec", name, "sh", "-c", script]);
+    for (first, flags) in [("own", &["--network", "bridge"][..]), ("of-host", &["--userns", "host"])] {
+        sleeps(first, flags);
+        sh(first, "echo 10.1.2.3 before >> /etc/hosts");
+        let network = format!("container:{first}");
+        let (second, third) = (format!("{first}-2"), format!("{first}-3"));
+        sleeps(&second, &["--network", &network]);
+        // Who joins one that joined shares it too.
+        sleeps(&third, &["--network", &format!("container:{second}")]);
+        sh(first, "echo 10.1.2.4 after >> /etc/hosts; echo 'search first' >> /etc/resolv.conf");
+        sh(&third, "echo 10.1.2.5 third >> /etc/hosts; echo third > /etc/hostname");
+        let seen = sh(first, "cat /etc/hosts /etc/hostname /etc/resolv.conf");
+        assert!(["before", "after", "third\nthird\n", "search first"].iter().all(|word| seen.contains(word)), "{seen}");
+        for name in [&second, &third] {
+            assert_eq!(sh(name, "cat /etc/hosts /etc/hostname /etc/resolv.conf"), seen, "{name}");
+            assert_eq!(sh(name, "stat -c '%u:%g %a' /etc/hosts"), "0:0 644", "{name}");
+        }
+        world.ok(&["rm", "-f", first]);
+        assert!(sh(&second, "cat /etc/hosts").contains("after"), "it outlives its first owner");
+    }
+}
+
+#[test]
+fn nothing_else_of_the_one_whose_network_is_joined_is_shared() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let given = world.write("given/file", "");
+    let directory = given.parent().unwrap();
+    host("mount", &["-t", "tmpfs", "bulkhead-test", directory.to_str().unwrap()]).ok();
+    std::fs::write(&given, "of the host\n").unwrap();
+    let given = given.to_str().unwrap();
+    // A file of the host's over its hosts by the user, one by its own root, and a link in its place.
+    let sleeps = ["busybox", "sleep", "600"];
+    let run = |flags: &[&str]| world.ok(&[&["run", "-d"], flags, &sleeps].concat());
+    run(&["--name", "bound", "-v", &format!("{given}:/etc/hosts")]);
+    let can_mount = &["--cap-add", "SYS_ADMIN", "--security-opt", "landlock=off"][..];
+    run(&[&["--name", "covers", "-v", &format!("{given}:/given")], can_mount].concat());
+    world.ok(&["exec", "covers", "sh", "-c", "mount --bind /given /etc/hosts && cat /etc/hosts"]);
+    std::os::unix::fs::symlink("/given/file", directory.join("hosts")).unwrap();
+    let directory = directory.to_str().unwrap();
+    run(&[&["--name", "links", "-v", &format!("{directory}:/given")], can_mount].concat());
+    world.ok(&["exec", "links", "sh", "-c", "mount --bind /given /etc && cat /etc/hosts"]);
+    for name in ["bound", "covers", "links"] {
+        let joins = ["run", "--rm", "--network", &format!("container:{name}"), "busybox", "cat", "/etc/hosts"];
+        let seen = world.ok(&joins);
+        assert!(seen.contains("127.0.0.1") && !seen.contains("of the host"), "{name}: {seen}");
+    }
+    for id in world.ok(&["ps", "-aq"]).lines() {
+        world.ok(&["rm", "-f", id]);
+    }
+    host("umount", &[directory]).ok();
+}
+
+#[test]
 fn host_network_serves_a_low_port() {
     requires!(root);
     let world = World::new();

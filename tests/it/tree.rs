@@ -88,7 +88,7 @@ fn mounts_show_the_right_ids_and_flags() {
                 source: MountSource::Tmpfs { options: vec!["size=4m".into(), "mode=1770".into()] },
                 readonly: false,
             },
-            Mount { target: "/hosts".into(), source: MountSource::OwnFile(hosts), readonly: false },
+            Mount { target: "/hosts".into(), source: MountSource::OwnFile { path: hosts, of: None }, readonly: false },
             bind(&vol, "/deep/er", false, BindIds::Same),
         ];
         let (code, text) = run(&bundle);

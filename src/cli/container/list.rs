@@ -83,9 +83,7 @@ pub(super) fn ps(context: &Context<'_>, parsed: Parsed) -> Outcome {
 fn container_object(engine: &Engine, name: &str, size: bool) -> Result<Value, EngineError> {
     let container = engine.observe(&engine.find(name)?)?;
     let overlay = Snapshotter::new(&engine.paths).mounts(container.record.id.as_str()).ok();
-    let own_files = engine.paths.container_run(&container.record.id);
-    let places =
-        Places { own_files: &own_files, overlay: overlay.as_ref(), size: size.then(|| sizes(engine, &container)) };
+    let places = Places { overlay: overlay.as_ref(), size: size.then(|| sizes(engine, &container)) };
     Ok(shape::container(&container, &places))
 }
 

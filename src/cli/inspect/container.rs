@@ -11,8 +11,6 @@ use std::path::Path;
 
 /// Where a container's files lie.
 pub(in crate::cli) struct Places<'a> {
-    /// Where its `hosts`, `hostname` and `resolv.conf` are while it runs.
-    pub(in crate::cli) own_files: &'a Path,
     /// Its overlay; `None` with `--rootfs`.
     pub(in crate::cli) overlay: Option<&'a Active>,
     /// What it wrote and what it takes with its image, in bytes (`--size`).
@@ -23,7 +21,6 @@ pub(in crate::cli) struct Places<'a> {
 pub(in crate::cli) fn container(container: &Container, places: &Places<'_>) -> Value {
     let record = &container.record;
     let state = &container.state;
-    let file = |name: &str| places.own_files.join(name).display().to_string();
     let (path, args) = match record.process.args.split_first() {
         Some((path, args)) => (path.clone(), args.to_vec()),
         None => (String::new(), Vec::new()),
@@ -35,9 +32,10 @@ pub(in crate::cli) fn container(container: &Container, places: &Places<'_>) -> V
         "Args": args,
         "State": state_object(container),
         "Image": record.image.as_ref().map(|image| image.id.to_string()).unwrap_or_default(),
-        "ResolvConfPath": file("resolv.conf"),
-        "HostnamePath": file("hostname"),
-        "HostsPath": file("hosts"),
+        // They lie on file systems of the container's alone. Every path to them leads through its tree, whose links it makes.
+        "ResolvConfPath": "",
+        "HostnamePath": "",
+        "HostsPath": "",
         "LogPath": record.log.as_ref().map(|log| log.dir.display().to_string()).unwrap_or_default(),
         "Name": format!("/{}", record.name),
         "RestartCount": state.restart_count,

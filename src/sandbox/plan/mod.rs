@@ -109,6 +109,8 @@ pub enum Outside {
         path: PathBuf,
         /// Read-only.
         readonly: bool,
+        /// Whose copy is shown instead, if it has one.
+        of: Option<Neighbour>,
     },
     /// A path of a tree of its own.
     Tree {
@@ -132,6 +134,15 @@ pub enum Outside {
         /// Whether this is a view of the host's kernel, whose mounts keep their own flags.
         view: bool,
     },
+}
+
+/// Where another container has its copy of one of our files.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Neighbour {
+    /// Host pid of its first process.
+    pub pid: i32,
+    /// Absolute path inside.
+    pub target: String,
 }
 
 /// Identity map of a cloned mount.

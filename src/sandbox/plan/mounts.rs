@@ -1,7 +1,7 @@
 //! Mounts of the user: targets that are refused, what the shim clones outside, tmpfs with Docker's defaults.
 
 use super::super::bundle::{BindIds, Mount, MountSource};
-use super::{CloneIds, Outside, PlanError, Step, UserPlan};
+use super::{CloneIds, Neighbour, Outside, PlanError, Step, UserPlan};
 
 /// Plans one mount: a clone made outside and attached, or a fresh tmpfs.
 pub(super) fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outside>) -> Result<Step, PlanError> {
@@ -32,8 +32,9 @@ pub(super) fn one_mount(mount: &Mount, user: &UserPlan, outside: &mut Vec<Outsid
             outside.push(Outside::Tree { root: root.clone(), path: path.clone(), readonly: mount.readonly });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
-        MountSource::OwnFile(path) => {
-            outside.push(Outside::OwnFile { path: path.clone(), readonly: mount.readonly });
+        MountSource::OwnFile { path, of } => {
+            let of = of.map(|pid| Neighbour { pid, target: target.clone() });
+            outside.push(Outside::OwnFile { path: path.clone(), readonly: mount.readonly, of });
             Ok(Step::Attach { outside: outside.len() - 1, target })
         }
     }

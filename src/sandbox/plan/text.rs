@@ -1,7 +1,7 @@
 //! The plan as text: one line for each thing done, for `--explain` and golden tests.
 
 use super::super::bundle::Root;
-use super::{CloneIds, LaunchPlan, Outside, Step, UserPlan};
+use super::{CloneIds, LaunchPlan, Neighbour, Outside, Step, UserPlan};
 use std::fmt;
 
 impl fmt::Display for LaunchPlan {
@@ -42,8 +42,11 @@ impl fmt::Display for Outside {
             Self::Dev => f.write_str("dev"),
             Self::HostQueues => f.write_str("the host's message queues"),
             Self::Node(device) => write!(f, "device {}", device.rule()),
-            Self::OwnFile { path, readonly } => {
+            Self::OwnFile { path, readonly, of } => {
                 write!(f, "copy of {}", path.display())?;
+                if let Some(Neighbour { pid, target }) = of {
+                    write!(f, ", or {target} of process {pid}")?;
+                }
                 f.write_str(if *readonly { ", read-only" } else { "" })
             }
             Self::Tree { root, path, readonly } => {
