@@ -14,7 +14,7 @@ use crate::base::ContainerId;
 use crate::network::{self, EndpointRequest, Mode};
 use crate::sandbox::{Bundle, Cgroup, Launch, Mount, Namespace, Namespaces, Process, Root, UserNamespace, sweep};
 use crate::security::Hardening;
-use crate::shim::{Client, LaunchConn, RestartPolicy, ShimPlan, State, Status};
+use crate::shim::{Client, LaunchConn, RestartPolicy, ShimError, ShimPlan, State, Status};
 use crate::step::{RunOrder, StepMount, StepNetwork};
 use crate::store::{StoreError, read_json};
 use crate::sys::fault::{self, Point};
@@ -318,8 +318,8 @@ impl super::Engine {
         settled?;
         swept?;
         match stopped {
-            // It ended by itself meanwhile.
-            Err(crate::shim::ShimError::Gone { .. }) | Ok(()) => Ok(()),
+            // It ended by itself meanwhile, perhaps before it heard us.
+            Err(ShimError::Gone { .. } | ShimError::Codec(_)) | Ok(()) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }

@@ -25,9 +25,10 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
     fault::cut(Point::ShimSeeded);
     // Without a subreaper, orphans of a container in the host's pid namespace would end up with the host's init.
     let _ = rustix::process::set_child_subreaper(rustix::process::Pid::from_raw(1));
+    let cleanup = plan.cleanup.clone();
     let mut supervisor = match Supervisor::<J>::new(*plan) {
         Ok(supervisor) => supervisor,
-        Err(error) => return drop(send(&socket, &Reply::Failed(failure(&error)), &[])),
+        Err(error) => return report(&socket, failure(&error), &cleanup),
     };
     match launch(&mut supervisor, nest, &socket, &mut receiver) {
         Ok(Some(pid)) => {
@@ -42,7 +43,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
         // The engine died in the middle: what it had set up so far is taken down.
         Ok(None) => {
             supervisor.release();
-            clean_up(&supervisor.plan.cleanup);
+            clean_up(&cleanup);
         }
         Err(failure) => {
             supervisor.state.error.clone_from(&failure.message);
@@ -51,8 +52,16 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
             supervisor.state.shim_pid = 0;
             supervisor.write_state(Durability::Atomic);
             supervisor.release();
-            let _ = send(&socket, &Reply::Failed(failure), &[]);
+            report(&socket, failure, &cleanup);
         }
+    }
+}
+
+/// Says why there is no container. An engine that is there takes down what it had set up; for one that died it is done here:
+/// whoever looked for what it left may have come before us.
+fn report(socket: &OwnedFd, failure: Failure, cleanup: &[String]) {
+    if send(socket, &Reply::Failed(failure), &[]).is_err() {
+        clean_up(cleanup);
     }
 }
 
