@@ -45,6 +45,8 @@ fn release_all(paths: &Paths, is_free: impl Fn(Option<&ContainerId>) -> bool) ->
 pub fn gc(paths: &Paths, alive: &dyn Fn(&ContainerId) -> bool) -> Result<(), NetworkError> {
     let _lock = lock(paths)?;
     let installation = Installation::of(paths);
+    // Whoever was killed while writing a journal has no owner there that could be undone.
+    journal::sweep(paths);
     let mut first = Ok(());
     let mut executor = Executor::open(paths, &installation)?;
     for owner in journal::owners(paths)? {
