@@ -23,6 +23,12 @@ const TARGETS: &[(&str, Body, &[&[u8]])] = &[
         br#"{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"a","digest":"sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","size":7},"layers":[],"annotations":{"a":"b"}}"#,
     ]),
     ("tar", image::fuzz::tar, &[include_bytes!("../fuzz/seeds/pax.tar"), include_bytes!("../fuzz/seeds/gnu.tar")]),
+    ("answers", image::registry::fuzz::answers, &[
+        b"HTTP/1.1 401 No\r\nWww-Authenticate: Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:a:pull\", Basic realm=x\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 206 Partial\r\nTransfer-Encoding: chunked\r\nLocation: /v2/x?y=z\r\n\r\n",
+        b"https://[::1]:5000/a?b\nBearer realm=\"a\\\"b\"\nbytes 5-8/9\nSun, 06 Nov 1994 08:49:37 GMT\n12",
+        br#"{"errors":[{"code":"A","message":"b"}],"auths":{"a.b":{"auth":"bWU6cA=="},"https://c/v1/":{"identitytoken":"t"}},"credHelpers":{"x":"y"},"credsStore":"z"}"#,
+    ]),
     ("report", image::fuzz::report, &[b"\x01\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0o\x01\0\0\0ae\0\0\0\0"]),
     ("seccomp", security::fuzz::seccomp, &[
         br#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":1,"archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}],"syscalls":[{"names":["read","socket"],"action":"SCMP_ACT_ALLOW","args":[{"index":0,"value":40,"valueTwo":3,"op":"SCMP_CMP_MASKED_EQ"}],"includes":{"caps":["CAP_SYS_ADMIN"],"minKernel":"4.8"},"excludes":{"arches":["s390"]}}]}"#,

@@ -79,6 +79,9 @@ impl<'a> Context<'a> {
 impl Failure {
     /// Makes a failure from a use case's error, with the command that helps when there is one.
     pub(super) fn of_engine(code: u8, error: &EngineError) -> Self {
+        if let EngineError::Image(ImageError::Registry(error)) = error {
+            return super::registry::failure(error).code(code);
+        }
         let failure = Self::from_error(code, error);
         match next_command(error) {
             Some(next) => failure.hint(next),

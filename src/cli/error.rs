@@ -93,6 +93,11 @@ impl Failure {
         self
     }
 
+    /// Tells whether it is the end the user asked for with a signal.
+    pub(super) fn is_interruption(&self) -> bool {
+        (129..=192).contains(&self.code)
+    }
+
     /// Returns the exit code.
     pub(super) fn exit_code(&self) -> u8 {
         self.code

@@ -20,6 +20,7 @@ mod image;
 mod inspect;
 mod network;
 mod progress;
+mod registry;
 mod system;
 mod table;
 mod template;

@@ -51,7 +51,7 @@ impl<W: Write> ByteProgress<W> {
 }
 
 /// Draws done and total as Docker does: `[=====>     ]  3.1MB/6.2MB`.
-fn bar(done: u64, total: Option<u64>) -> String {
+pub(super) fn bar(done: u64, total: Option<u64>) -> String {
     const WIDTH: usize = 50;
     let Some(total) = total.filter(|total| *total > 0) else { return human_size(done) };
     let done = done.min(total);

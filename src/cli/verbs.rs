@@ -3,7 +3,7 @@
 use super::context::Context;
 use super::error::Outcome;
 use super::flags::{Flags, Parsed};
-use super::{boot, build, container, generate, image, network, system, volume};
+use super::{boot, build, container, generate, image, network, registry, system, volume};
 
 /// One verb.
 pub(super) struct Verb {
@@ -55,12 +55,8 @@ pub(super) const NOUNS: [(&str, &str); 5] = [
 ];
 
 /// Verbs of Docker's that are still to come, and what to do until then.
-pub(super) const NOT_YET: [(&str, &str); 15] = [
-    ("pull", "take images in with 'bulkhead load', 'bulkhead import' or 'bulkhead build'"),
-    ("push", "'bulkhead save' writes an image that every engine loads"),
-    ("login", "there is no registry client"),
-    ("logout", "there is no registry client"),
-    ("search", "there is no registry client"),
+pub(super) const NOT_YET: [(&str, &str); 11] = [
+    ("search", "registries' own pages find images; 'bulkhead pull' takes them in by name"),
     ("compose", "'bulkhead run --restart' starts each service"),
     ("cp", "'bulkhead exec NAME tar -c PATH' writes files out, 'bulkhead exec -i NAME tar -x' takes them in"),
     ("top", "'bulkhead exec NAME ps' shows what runs inside"),
@@ -79,6 +75,7 @@ pub(super) fn all() -> impl Iterator<Item = &'static Verb> {
         container::VERBS,
         build::VERBS,
         image::VERBS,
+        registry::VERBS,
         volume::VERBS,
         network::VERBS,
         boot::VERBS,

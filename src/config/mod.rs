@@ -1,7 +1,12 @@
-//! Settings: `bulkhead.toml` and defaults. Given text, reads no environment.
+//! Settings: `bulkhead.toml` and defaults, and Docker's `config.json`. Given text, reads no environment.
+
+mod docker;
+
+pub use docker::{DockerConfig, DockerConfigError, StoredLogin, credential_key};
 
 use crate::base::Bytes;
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
@@ -17,6 +22,28 @@ pub struct Settings {
     pub limits: DefaultLimits,
     /// The builder.
     pub build: Build,
+    /// Registries.
+    pub registry: Registries,
+}
+
+/// `[registry]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registries {
+    /// Hosts (`host`, `host:port`, or a network like `10.0.0.0/8`) that need not prove who they are, and may be without TLS.
+    /// This machine's own addresses are so always.
+    pub insecure: Vec<String>,
+    /// Where images of a registry are asked for first: `"docker.io" = ["mirror.lan:5000", "https://host/path"]`.
+    pub mirrors: BTreeMap<String, Vec<String>>,
+    /// Time for a connection, e.g. `"15s"`.
+    #[serde(deserialize_with = "some_duration")]
+    pub connect_timeout: Option<std::time::Duration>,
+    /// Time within which the next bytes must come, e.g. `"30s"`.
+    #[serde(deserialize_with = "some_duration")]
+    pub idle_timeout: Option<std::time::Duration>,
+    /// Time for a whole manifest, config or token, e.g. `"1m"`.
+    #[serde(deserialize_with = "some_duration")]
+    pub document_timeout: Option<std::time::Duration>,
 }
 
 /// `[build]`.
@@ -82,6 +109,12 @@ fn size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::E
 
 fn some_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Bytes>, D::Error> {
     size(deserializer).map(Some)
+}
+
+fn some_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<std::time::Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let duration = crate::base::parse_go_duration(&text).map_err(serde::de::Error::custom)?;
+    Ok(Some(duration))
 }
 
 /// The settings file cannot be used.

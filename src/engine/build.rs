@@ -1,12 +1,13 @@
 //! What the engine does for the builder: trees on layers, commands run behind a container's walls, layers and images.
 
 use super::build_cache::StepCache;
+use super::registry::Fetch;
 use super::remove::TREE;
 use super::request::{MountRequest, NetworkMode};
 use super::start::Launcher;
 use super::{Engine, EngineError};
 use crate::base::{ContainerId, Digest};
-use crate::image::{Active, Extracted, Hold, Images, Layer, Snapshotter, diff};
+use crate::image::{Active, Extracted, Hold, Image, ImageError, Images, Layer, Snapshotter, diff};
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
 use crate::step::{BaseImage, BuildHost, CacheWish, CommittedLayer, RunOrder, StepMount, Tree};
@@ -57,6 +58,7 @@ pub struct Builder<'a> {
     pub(super) interrupt: Option<BorrowedFd<'a>>,
     /// Readable once the build is to end because a step failed.
     pub(super) halted: OwnedFd,
+    fetch: Option<(Fetch<'a>, bool)>,
     _hold: Hold,
 }
 
@@ -108,8 +110,44 @@ impl Engine {
         let hold = images.hold()?;
         let halted = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map_err(|errno| EngineError::Output(errno.into()))?;
-        Ok(Builder { engine: self, images, launcher: Mutex::new(launcher), options, interrupt, halted, _hold: hold })
+        Ok(Builder {
+            engine: self,
+            images,
+            launcher: Mutex::new(launcher),
+            options,
+            interrupt,
+            halted,
+            fetch: None,
+            _hold: hold,
+        })
     }
+}
+
+impl<'a> Builder<'a> {
+    /// Has images that are not here pulled, or with `always` all that a registry may have.
+    pub fn pulling(mut self, fetch: Fetch<'a>, always: bool) -> Self {
+        self.fetch = Some((fetch, always));
+        self
+    }
+
+    /// Finds an image, pulling it where that is wanted.
+    fn image(&self, name: &str, platform: &Platform) -> Result<Image, EngineError> {
+        let found = self.images.resolve(name);
+        // What is no name of a registry's image (an id, or its beginning) can only be here.
+        let reference: Option<Reference> = name.parse().ok();
+        let by_id = || found.as_ref().is_ok_and(|image| image.id.hex().starts_with(name));
+        match (self.fetch, reference) {
+            (Some((fetch, always)), Some(reference)) if (always && !by_id()) || is_missing(&found) => {
+                fetch(&reference, platform)?;
+                Ok(self.images.resolve(name)?)
+            }
+            _ => Ok(found?),
+        }
+    }
+}
+
+fn is_missing(found: &Result<Image, ImageError>) -> bool {
+    matches!(found, Err(ImageError::NotFound(_)))
 }
 
 impl Tree for StepTree<'_> {
@@ -154,7 +192,7 @@ impl<'a> BuildHost for Builder<'a> {
     type Cache = StepCache;
 
     fn resolve_image(&self, reference: &str, platform: &Platform) -> Result<BaseImage, EngineError> {
-        let image = self.images.resolve(reference)?;
+        let image = self.image(reference, platform)?;
         let has = image.config.platform();
         if !has.runs_on(platform) {
             return Err(EngineError::Platform {

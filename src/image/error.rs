@@ -1,5 +1,6 @@
 //! What can go wrong with images.
 
+use super::registry::RegistryError;
 use super::unpack::UnpackError;
 use crate::base::Digest;
 use crate::oci::ReferenceError;
@@ -92,6 +93,9 @@ pub enum ImageError {
         /// What is wrong.
         what: &'static str,
     },
+    /// A registry could not be asked, or what it gave cannot be used.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// A layer could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),

@@ -89,6 +89,11 @@ impl Images {
         if !unpacked.exact {
             self.keep_tar(&directory, source, compression, &mut unpacked)?;
         }
+        self.place_layer(&directory, parent, unpacked)
+    }
+
+    /// Puts an unpacked layer in place.
+    pub(super) fn place_layer(&self, directory: &Path, parent: Option<&Digest>, unpacked: Unpacked) -> Result<Layer> {
         let meta = LayerMeta {
             chain_id: next_chain_id(parent, &unpacked.diff_id),
             diff_id: unpacked.diff_id,
@@ -99,7 +104,7 @@ impl Images {
             devices: unpacked.devices,
         };
         let layer = layer_of(&meta);
-        self.snapshots.put(&directory, meta)?;
+        self.snapshots.put(directory, meta)?;
         Ok(layer)
     }
 
@@ -192,7 +197,7 @@ pub(super) fn layer_of(meta: &LayerMeta) -> Layer {
     Layer { diff_id: meta.diff_id.clone(), chain_id: meta.chain_id.clone(), size: meta.size, tar_size: meta.tar_size }
 }
 
-fn check(what: &str, expected: Option<&Digest>, found: Option<&Digest>) -> Result<()> {
+pub(super) fn check(what: &str, expected: Option<&Digest>, found: Option<&Digest>) -> Result<()> {
     match (expected, found) {
         (Some(expected), Some(found)) if expected != found => {
             Err(ImageError::Digest { what: what.to_owned(), expected: expected.clone(), found: found.clone() })
@@ -217,7 +222,7 @@ pub(super) fn sniff<'a>(archive: &'a File, head: &'a mut Vec<u8>) -> Result<Sour
             Err(error) => return Err(ImageError::stream("read")(error)),
         }
     }
-    Ok(Source::Stream { file: archive, head })
+    Ok(Source::Stream { file: archive, head, length: None })
 }
 
 /// Returns position and remaining length of a file that can be read at any place; `None` for pipes.

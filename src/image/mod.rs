@@ -3,8 +3,8 @@
 //! An image is a config document (its digest is the id), a manifest, and a stack of layers. Documents are blobs; a layer is
 //! an unpacked directory (`snapshots/<chain id>/fs`, plain ids, overlay's own marks) beside the *split form* of its tar,
 //! from which the tar is put together again byte by byte. Archives are parsed by the jailed processes of [`unpack`] only,
-//! but for the plain outer tar and the JSON documents of `load`, which are read by bounded code. Never mounts, never asks a
-//! registry, never prints.
+//! but for the plain outer tar and the JSON documents of `load`, which are read by bounded code. Registries are asked by
+//! [`registry`] alone. Never mounts, never prints.
 
 mod archive;
 pub mod diff;
@@ -17,6 +17,7 @@ mod import;
 mod index;
 mod ingest;
 mod load;
+pub mod registry;
 mod remove;
 mod save;
 mod snapshot;

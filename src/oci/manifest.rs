@@ -16,6 +16,14 @@ pub mod media {
     pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
     /// Uncompressed layer.
     pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+    /// Layer compressed with gzip.
+    pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+    /// Layer compressed with zstd.
+    pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// Docker's image config.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker's image manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
     /// Docker's manifest list.
     pub const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 }

@@ -3,9 +3,9 @@
 //! ```text
 //! $ROOT (root: /var/lib/bulkhead, mode 0700)
 //!   version                      reserve (room given up on a full disk)
-//!   content/blobs/sha256/<hex>   content/ingest/<name>
+//!   content/blobs/sha256/<hex>   content/ingest/<name>   content/pull.lock (a byte for each layer that is being pulled)
 //!   images/references.json       image references -> manifest digest (written under `images/lock`)
-//!   snapshots/<key>/{fs,work}, its chain an attribute, or, for layers, snapshots/<key>/{meta.json,fs,split,tar.zst}
+//!   snapshots/<key>/{fs,work}, its chain an attribute, or, for layers, snapshots/<key>/{meta.json,fs,split,tar.zst,pushed.json}
 //!   snapshots/.places/fs         layer below every container's: places of `hosts`, `hostname`, `resolv.conf`
 //!   containers/<id>/{config.json (engine), state.json (shim), log/}; sticky once started
 //!   names/<name>                 symbolic link whose text is the container's id

@@ -19,6 +19,8 @@ mod logs;
 mod network;
 mod oracle;
 mod ports;
+mod pull;
+mod push;
 mod races;
 mod readme;
 mod run;

@@ -15,7 +15,7 @@ fn exit_codes_are_those_people_know() {
     world.throwaway().program(&["/etc/passwd"]).run().fails(126, &["/etc/passwd"]);
     world.throwaway().program(&["/etc"]).run().fails(126, &["/etc"]);
     world.bulkhead(&["run", "--rm", "--no-such-flag", image]).fails(125, &["--no-such-flag"]);
-    world.bulkhead(&["run", "--rm", "no-such-image:1"]).fails(125, &["no-such-image:1"]);
+    world.bulkhead(&["run", "--rm", "--pull", "never", "no-such-image:1"]).fails(125, &["no-such-image:1"]);
     world.bulkhead(&["no-such-verb"]).fails(1, &["no-such-verb"]);
     assert_eq!(world.ok(&["ps", "-aq"]), "", "a refused run leaves no container");
 }

@@ -7,17 +7,18 @@ mod live;
 mod plain;
 
 use super::container::{parse_add_host, parse_label, parse_network, parse_volume};
-use super::context::{Context, out, talk};
+use super::context::{Context, NO_IMAGE, out, talk};
 use super::error::{Failure, Outcome, clean, exit};
 use super::flags::{Flags, Parsed, list, switch, value};
 use super::image::reference;
+use super::registry::{self, pull_shown};
 use super::terminal::{Signals, stderr_columns, stderr_has_colour};
 use super::verbs::Verb;
 use crate::build::{self, BuildCache, BuildError, BuildEvent, BuildRequest, Settings, StepError};
 use crate::engine::request::MountRequest;
 use crate::engine::{Engine, EngineError, StepOptions};
 use crate::image::ImageError;
-use crate::oci::Platform;
+use crate::oci::{Platform, Reference};
 use live::Live;
 use plain::Plain;
 use std::io::{IsTerminal, Read};
@@ -173,10 +174,6 @@ fn request(parsed: &Parsed) -> Result<BuildRequest, Failure> {
     for tag in &tags {
         reference(tag)?;
     }
-    if parsed.switch("pull")? {
-        return Err(Failure::failed("--pull: there is no registry client yet")
-            .hint("take the base image in with 'bulkhead load' or 'bulkhead import'"));
-    }
     Ok(BuildRequest { settings, tags, no_cache: parsed.switch("no-cache")?, parallel: 0 })
 }
 
@@ -251,7 +248,11 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let files = open(&engine, &parsed)?;
     let signals = Signals::take_endings()?;
     let mut launch = || context.launch();
-    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?;
+    let quiet = matches!(progress, Progress::Quiet);
+    let fetch = |name: &Reference, platform: &Platform| {
+        pull_shown(&engine, name, platform, quiet, Some(signals.as_fd())).map(drop)
+    };
+    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?.pulling(&fetch, parsed.switch("pull")?);
     let cache = BuildCache::new(&engine.paths.root.join("build/cache"));
     let result = build::build(&builder, &files, &cache, &request, &mut |event| progress.event(event));
     drop(builder);
@@ -283,6 +284,7 @@ fn was_interrupted(error: &BuildError<EngineError>) -> bool {
     matches!(
         error,
         BuildError::Step { source: StepError::Host(EngineError::Interrupted), .. }
+            | BuildError::Image { source: EngineError::Interrupted, .. }
             | BuildError::Host(EngineError::Interrupted)
     )
 }
@@ -300,10 +302,10 @@ fn failed(error: &BuildError<EngineError>, files: &build::Context, output_shown:
     let failure = Failure::from_error(exit::FAILED, error);
     match (error.hint(), error) {
         (Some(hint), _) => failure.hint(hint),
-        (None, BuildError::Image { reference, source: EngineError::Image(ImageError::NotFound(_)), .. }) => failure
-            .hint(format!(
-                "there is no registry client yet: take '{reference}' in with 'bulkhead load' or 'bulkhead import'"
-            )),
+        (None, BuildError::Image { source: EngineError::Image(ImageError::NotFound(_)), .. }) => failure.hint(NO_IMAGE),
+        (None, BuildError::Image { source: EngineError::Image(ImageError::Registry(error)), .. }) => {
+            registry::with_hint(failure, error)
+        }
         _ => failure,
     }
 }

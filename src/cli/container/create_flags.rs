@@ -79,6 +79,8 @@ fn more_create_flags(flags: Flags) -> Flags {
         .arg(switch("privileged", "Give extended privileges to this container"))
         .arg(list("publish", "Publish a container's port(s) to the host ([[ADDRESS:]HOST:]PORT[/udp])").short('p'))
         .arg(switch("publish-all", "Publish all exposed ports to random ports").short('P'))
+        .arg(value("pull", "string", "Pull image before running (always|missing|never)"))
+        .arg(switch("quiet", "Suppress the pull output").short('q'))
         .arg(switch("read-only", "Mount the container's root filesystem as read only"))
         .arg(list("require", "Fail unless this is enforced (landlock>=N, userns, seccomp)"))
         .arg(value(

@@ -6,13 +6,15 @@ use crate::cli::context::{Context, complain, each, out, talk};
 use crate::cli::detach::{DEFAULT, DetachKeys};
 use crate::cli::error::{Failure, Outcome, exit};
 use crate::cli::flags::{Flags, Parsed, switch, value};
+use crate::cli::registry::{Policy, policy, pull_now};
 use crate::cli::terminal::{Ending, Framing, Remote, Session, Signals, stdin_is_terminal, window_size};
 use crate::cli::verbs::near;
 use crate::engine::record::ContainerRecord;
 use crate::engine::request::CreateRequest;
 use crate::engine::{AttachRequest, Engine, EngineError, Started};
-use crate::image::Images;
+use crate::image::{ImageError, Images};
 use crate::shim::{Client, Status};
+use crate::store::Lease;
 use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
@@ -118,7 +120,7 @@ fn create_container(
     engine: &Engine,
     parsed: &Parsed,
     request: CreateRequest,
-) -> Result<(ContainerRecord, impl Sized + use<>), Failure> {
+) -> Result<(ContainerRecord, Lease), Failure> {
     let file = parsed.filled("cidfile");
     if let Some(file) = &file
         && Path::new(file).exists()
@@ -128,19 +130,7 @@ fn create_container(
             format!("container ID file found, make sure the other container isn't running or delete {file}"),
         ));
     }
-    let image = request.image.clone();
-    let (record, lease) = engine.create(request).map_err(|error| {
-        let failure = of_run(&error);
-        match &error {
-            EngineError::Image(crate::image::ImageError::NotFound(_)) => failure.hint(match near_image(engine, &image) {
-                Some(near) => format!("did you mean '{near}'?"),
-                None => format!(
-                    "there is no registry client yet: take '{image}' in with 'bulkhead load', 'bulkhead import' or 'bulkhead build'"
-                ),
-            }),
-            _ => failure,
-        }
-    })?;
+    let (record, lease) = create_pulling(engine, parsed, request)?;
     if let Some(file) = file {
         let write = || std::fs::File::create_new(&file)?.write_all(record.id.as_str().as_bytes());
         if let Err(error) = write() {
@@ -149,6 +139,52 @@ fn create_container(
         }
     }
     Ok((record, lease))
+}
+
+/// Creates a container; an image that is not here is pulled, as `--pull` says.
+fn create_pulling(
+    engine: &Engine,
+    parsed: &Parsed,
+    request: CreateRequest,
+) -> Result<(ContainerRecord, Lease), Failure> {
+    let (image, policy) = (request.image.clone(), policy(parsed)?);
+    let missing = |error: &EngineError| match error {
+        EngineError::Image(ImageError::NotFound(_)) => {
+            Images::open(&engine.paths).is_ok_and(|images| images.resolve(&image).is_err())
+        }
+        _ => false,
+    };
+    let first = match policy {
+        Policy::Always if !image.is_empty() => None,
+        _ => Some(engine.create(request)),
+    };
+    let near = match first {
+        Some(Err(error)) if missing(&error) && policy == Policy::Never => {
+            let hint = match near_image(engine, &image) {
+                Some(near) => format!("did you mean '{near}'?"),
+                None => format!("'bulkhead pull {image}' pulls it"),
+            };
+            return Err(of_run(&error).hint(hint));
+        }
+        Some(Err(error)) if missing(&error) => near_image(engine, &image),
+        Some(other) => return other.map_err(|error| of_run(&error)),
+        None => None,
+    };
+    let said = |failure: Failure| {
+        let failure = if failure.is_interruption() { failure } else { failure.code(exit::USAGE) };
+        match &near {
+            Some(near) => failure.hint(format!("did you mean '{near}'?")),
+            None => failure,
+        }
+    };
+    let quiet = parsed.switch("quiet")?;
+    if policy != Policy::Always && !quiet {
+        talk(format!("Unable to find image '{image}' locally\n"));
+    }
+    let name = crate::cli::image::reference(&image).map_err(said)?;
+    let platform = crate::cli::registry::platform(parsed)?;
+    pull_now(engine, &name, &platform, quiet).map_err(said)?;
+    engine.create(request_of(parsed)?).map_err(|error| of_run(&error))
 }
 
 /// `create`.

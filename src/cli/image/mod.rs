@@ -88,6 +88,7 @@ impl From<ImageError> for Failure {
     fn from(error: ImageError) -> Self {
         let failure = Self::from_error(exit::FAILED, &error);
         match error {
+            ImageError::Registry(error) => super::registry::failure(&error),
             ImageError::NotFound(_) => failure.hint(NO_IMAGE),
             _ => failure,
         }

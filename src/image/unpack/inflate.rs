@@ -56,7 +56,7 @@ fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compressio
         jail::enter(channel, false)?;
         let input: Box<dyn Read> = match source {
             Source::Region { file, offset, length } => Box::new(Region { file, offset, left: length }),
-            Source::Stream { file, head } => Box::new(head.chain(Fd(file.as_fd()))),
+            Source::Stream { file, head, .. } => Box::new(head.chain(Fd(file.as_fd()))),
         };
         let input = io::BufReader::with_capacity(CHUNK / 4, input);
         let mut input: Box<dyn Read> = match compression {

@@ -52,9 +52,10 @@ impl Default for Limits {
 impl Limits {
     /// Returns how many bytes may come out of a compressed source; `None` where its length is not known.
     fn inflated(&self, source: Source<'_>) -> Option<u64> {
+        let bound = |length: u64| length.saturating_mul(self.ratio).saturating_add(1 << 30);
         match source {
-            Source::Region { length, .. } => Some(length.saturating_mul(self.ratio).saturating_add(1 << 30)),
-            Source::Stream { .. } => None,
+            Source::Region { length, .. } => Some(bound(length)),
+            Source::Stream { length, .. } => length.map(bound),
         }
     }
 }
@@ -100,6 +101,8 @@ pub(super) enum Source<'a> {
         file: &'a File,
         /// What was read.
         head: &'a [u8],
+        /// Number of bytes, where it is known.
+        length: Option<u64>,
     },
 }
 
@@ -108,7 +111,7 @@ impl Source<'_> {
     pub(super) fn length(&self) -> u64 {
         match self {
             Self::Region { length, .. } => *length,
-            Self::Stream { .. } => 0,
+            Self::Stream { length, .. } => length.unwrap_or(0),
         }
     }
 }
@@ -209,7 +212,7 @@ pub(super) fn unpack(
                 pump(&inflater.output, &[], feed, limits.inflated(source).map(|most| (source.length(), most)))
             }
             None => match source {
-                Source::Stream { file, head } => pump(file, head, feed, None),
+                Source::Stream { file, head, .. } => pump(file, head, feed, None),
                 Source::Region { .. } => Err(failed("choose a source")(io::ErrorKind::InvalidInput.into())),
             },
         },

@@ -81,7 +81,7 @@ pub(in crate::image) fn copy_tar(
         (Compression::None, Source::Region { file, offset, length }) => {
             copy(&mut Region { file, offset, left: length })?
         }
-        (Compression::None, Source::Stream { file, head }) => copy(&mut head.chain(file))?,
+        (Compression::None, Source::Stream { file, head, .. }) => copy(&mut head.chain(file))?,
         _ => {
             let inflater = Inflater::start(source, compression)?;
             copy(&mut &inflater.output)?;

@@ -10,6 +10,7 @@ mod container;
 mod leftovers;
 mod needs;
 mod outcome;
+pub(crate) mod registry;
 
 pub(crate) use self::leftovers::empty_groups;
 use self::leftovers::machine;

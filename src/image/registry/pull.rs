@@ -1,0 +1,404 @@
+//! Pulling an image: its documents first, then its layers side by side, each unpacked while it comes.
+
+use super::blob::Document;
+use super::choose::choose;
+use super::client::{Access, Client, Notice, Repository};
+use super::endpoint::for_pull;
+use super::error::RegistryError;
+use super::turn::Turn;
+use crate::base::Digest;
+use crate::image::error::{ImageError, Result};
+use crate::image::import::{Expected, check, create, layer_of, magic, open_directory, sniff};
+use crate::image::index::{Layer, chain_ids};
+use crate::image::ingest::Ingest;
+use crate::image::snapshot::MAX_LAYERS;
+use crate::image::store::{Image, Images};
+use crate::image::unpack::{Compression, Limits, Source, unpack};
+use crate::oci::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference, media};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Deepest nesting of indexes.
+const MAX_NESTING: usize = 4;
+/// Layers that are pulled at a time, as Docker does.
+const AT_ONCE: usize = 3;
+/// Size of the pipe between a connection and the inflating process, in bytes.
+const PIPE: usize = 1 << 20;
+
+/// What happens to the layers of an image that is pulled or pushed. Those that are pulled are named by the digests of their
+/// blobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LayerEvent<'e> {
+    /// The documents are here; these layers (digest and bytes) make the image, bottom first.
+    Layers(&'e [(Digest, u64)]),
+    /// A layer is here already.
+    Exists(&'e Digest),
+    /// Somebody else pulls the layer, or it waits for its turn.
+    Waiting(&'e Digest),
+    /// That many further bytes of a layer have come.
+    Bytes(&'e Digest, u64),
+    /// A layer is begun once more, from the beginning.
+    Again(&'e Digest),
+    /// A layer is here and unpacked.
+    Done(&'e Digest),
+}
+
+/// An image that was pulled.
+#[derive(Clone, Debug)]
+pub struct Pulled {
+    /// The image.
+    pub image: Image,
+    /// Digest of what the name stands for on the registry: an index, or the image's manifest.
+    pub digest: Digest,
+    /// Whether it is another image than the name stood for here before.
+    pub new: bool,
+}
+
+/// Where an event goes.
+type Tell<'t> = &'t (dyn Fn(LayerEvent<'_>) + Sync);
+
+/// One layer to pull.
+struct Wanted<'w> {
+    blob: &'w Descriptor,
+    diff_id: &'w Digest,
+    chain_id: &'w Digest,
+    parent: Option<&'w Digest>,
+}
+
+impl Images {
+    /// Pulls the image of a name for a platform: by digest when the name has one, else by tag.
+    ///
+    /// What arrives is checked before anything names it: documents and blobs against their digests and lengths, layers
+    /// against the config. After a failure nothing of it stays that was not here before.
+    ///
+    /// # Errors
+    /// When no place has it, it is for other platforms, anything of it is not what its digest says, or the store cannot be
+    /// written.
+    pub fn pull(
+        &self,
+        client: &Client<'_>,
+        reference: &Reference,
+        platform: &Platform,
+        tell: Tell<'_>,
+    ) -> Result<Pulled> {
+        let places: Vec<Repository<'_, '_>> = for_pull(&reference.registry, &client.rules)
+            .into_iter()
+            .map(|endpoint| Repository { client, endpoint, path: reference.repository.clone(), access: Access::Pull })
+            .collect();
+        let found = find(&places, reference, platform)?;
+        let references = [kept_name(reference)];
+        let before = self.resolve(&references[0].to_string()).ok().map(|image| image.id);
+        let diff_ids = &found.config.rootfs.diff_ids;
+        let chain = chain_ids(diff_ids);
+        let wanted: Vec<Wanted<'_>> = (0..chain.len())
+            .map(|at| Wanted {
+                blob: &found.manifest.layers[at],
+                diff_id: &diff_ids[at],
+                chain_id: &chain[at],
+                parent: at.checked_sub(1).map(|below| &chain[below]),
+            })
+            .collect();
+        let named: Vec<(Digest, u64)> = wanted.iter().map(|w| (w.blob.digest.clone(), w.blob.size)).collect();
+        tell(LayerEvent::Layers(&named));
+        let ingest = Ingest::begin(&self.paths)?;
+        let work =
+            Work { images: self, ingest: &ingest, places: &places[found.place..], tell, added: Mutex::default() };
+        let layers = work.all(&wanted);
+        let added = work.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let record = |layers: Vec<Layer>| {
+            self.record_image(&found.raw_config, Some(&found.document.bytes), &layers, &references)
+        };
+        match layers.and_then(record) {
+            Ok(image) => {
+                let new = before.as_ref() != Some(&image.id);
+                Ok(Pulled { image, digest: found.digest, new })
+            }
+            Err(error) => {
+                let _ = self.remove_unused_layers(&added, &ingest, &|| Ok(Vec::new()));
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Returns the name an image is kept under: what was pulled by digest has no tag, as with Docker.
+fn kept_name(reference: &Reference) -> Reference {
+    let tag = if reference.digest.is_some() { None } else { reference.tag.clone() };
+    Reference { tag, ..reference.clone() }
+}
+
+/// An image's documents.
+struct Found {
+    /// Which place had them.
+    place: usize,
+    digest: Digest,
+    document: Document,
+    manifest: Manifest,
+    raw_config: Vec<u8>,
+    config: ImageConfig,
+}
+
+/// Asks one place after the other for an image's documents.
+fn find(places: &[Repository<'_, '_>], reference: &Reference, platform: &Platform) -> Result<Found> {
+    let mut last = None;
+    for (at, place) in places.iter().enumerate() {
+        match documents(place, reference, platform) {
+            Ok(found) => return Ok(Found { place: at, ..found }),
+            Err(error) if places.len() > at + 1 && !is_interruption(&error) => {
+                place.client.tell(Notice::Next { error: &error, endpoint: &places[at + 1].endpoint.name });
+                last = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    let nobody = || RegistryError::Resolve { host: reference.registry.clone(), reason: "it is no host".to_owned() };
+    Err(last.unwrap_or_else(|| nobody().into()))
+}
+
+fn is_interruption(error: &ImageError) -> bool {
+    matches!(error, ImageError::Registry(RegistryError::Interrupted))
+}
+
+/// Reads an image's documents and checks what they say about each other.
+fn documents(place: &Repository<'_, '_>, reference: &Reference, platform: &Platform) -> Result<Found> {
+    let name = match (&reference.digest, &reference.tag) {
+        (Some(digest), _) => digest.as_str(),
+        (None, Some(tag)) => tag,
+        (None, None) => "latest",
+    };
+    let shown = reference.familiar();
+    let missing = |registry: &str| RegistryError::Unknown { name: shown.clone(), registry: registry.to_owned() };
+    let mut document = place.manifest(name)?.ok_or_else(|| missing(&place.endpoint.name))?;
+    let digest = document.digest.clone();
+    for nesting in 0.. {
+        let Some(index) = as_index(&document)? else { break };
+        if nesting == MAX_NESTING {
+            let what = "indexes are nested too deep";
+            return Err(ImageError::Invalid { document: format!("the index of {shown}"), what });
+        }
+        let chosen = choose(&index, platform).map_err(|has| RegistryError::Platform {
+            name: shown.clone(),
+            wanted: platform.to_string(),
+            has,
+        })?;
+        let inner = place.manifest(chosen.digest.as_str())?.ok_or_else(|| missing(&place.endpoint.name))?;
+        if inner.bytes.len() as u64 != chosen.size {
+            let (what, found) = (format!("manifest {}", chosen.digest), inner.bytes.len() as u64);
+            return Err(RegistryError::Length { what, expected: chosen.size, found }.into());
+        }
+        document = inner;
+    }
+    let manifest = as_manifest(&document, &shown)?;
+    let raw_config = place.small_blob(&manifest.config.digest, manifest.config.size, "the image config")?;
+    let what = "the image config";
+    let config: ImageConfig = serde_json::from_slice(&raw_config).map_err(ImageError::document(what))?;
+    let has = config.platform();
+    if !has.runs_on(platform) {
+        let (wanted, has) = (platform.to_string(), vec![has.to_string()]);
+        return Err(RegistryError::Platform { name: shown, wanted, has }.into());
+    }
+    let invalid = |what| Err(ImageError::Invalid { document: format!("the image config of {shown}"), what });
+    match config.rootfs.diff_ids.len() {
+        _ if config.rootfs.kind != "layers" => invalid("its rootfs is not of type \"layers\""),
+        count if count != manifest.layers.len() => invalid("it names another number of layers than the manifest"),
+        count if count > MAX_LAYERS => invalid("it names more than 499 layers, which overlayfs cannot stack"),
+        _ => Ok(Found { place: 0, digest, document, manifest, raw_config, config }),
+    }
+}
+
+/// Returns the kind of a document: what it says itself, else what came with it.
+fn kind(document: &Document) -> Result<String> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        #[serde(default)]
+        media_type: String,
+        #[serde(default)]
+        schema_version: u32,
+        #[serde(default)]
+        manifests: Option<serde::de::IgnoredAny>,
+    }
+    let what = format!("manifest {}", document.digest.short());
+    let kind: Kind = serde_json::from_slice(&document.bytes).map_err(ImageError::document(&what))?;
+    Ok(match kind {
+        Kind { schema_version: 1, .. } => "schema 1".to_owned(),
+        Kind { media_type, .. } if !media_type.is_empty() => media_type,
+        Kind { manifests: Some(_), .. } => media::INDEX.to_owned(),
+        _ => document.media_type.clone(),
+    })
+}
+
+/// Reads a document as an index; `None` when it is none.
+fn as_index(document: &Document) -> Result<Option<Index>> {
+    if !matches!(kind(document)?.as_str(), media::INDEX | media::DOCKER_LIST) {
+        return Ok(None);
+    }
+    let what = format!("index {}", document.digest.short());
+    serde_json::from_slice(&document.bytes).map(Some).map_err(ImageError::document(&what))
+}
+
+fn as_manifest(document: &Document, name: &str) -> Result<Manifest> {
+    let unsupported = |what: String| RegistryError::Unsupported { name: name.to_owned(), what };
+    match kind(document)?.as_str() {
+        media::MANIFEST | media::DOCKER_MANIFEST | "" => {}
+        "schema 1" => {
+            let what = "its manifest is of schema version 1, which no engine makes any more; push it again".to_owned();
+            return Err(unsupported(what).into());
+        }
+        other => return Err(unsupported(format!("{other:?} is not a kind of manifest we know")).into()),
+    }
+    let what = format!("manifest {}", document.digest.short());
+    let manifest: Manifest = serde_json::from_slice(&document.bytes).map_err(ImageError::document(&what))?;
+    // An artifact is stored like an image and is none (*image-spec "Guidelines for Artifact Usage"*).
+    if !matches!(manifest.config.media_type.as_str(), media::CONFIG | media::DOCKER_CONFIG | "") {
+        return Err(unsupported(format!("it is no container image but {:?}", manifest.config.media_type)).into());
+    }
+    Ok(manifest)
+}
+
+/// The layers of one pull.
+struct Work<'w, 'a> {
+    images: &'w Images,
+    ingest: &'w Ingest,
+    /// Places that may have the layers; the first had the documents.
+    places: &'w [Repository<'w, 'a>],
+    tell: Tell<'w>,
+    /// Chain ids of what was not here before.
+    added: Mutex<Vec<Digest>>,
+}
+
+impl Work<'_, '_> {
+    /// Pulls all layers, some at a time; the first failure ends the others.
+    fn all(&self, wanted: &[Wanted<'_>]) -> Result<Vec<Layer>> {
+        let halt = &self.places[0].client.http.halt;
+        let next = AtomicUsize::new(0);
+        let done: Mutex<Vec<(usize, Result<Layer>)>> = Mutex::default();
+        let work = || {
+            loop {
+                let at = next.fetch_add(1, Ordering::Relaxed);
+                let Some(layer) = wanted.get(at) else { return };
+                let result = self.one(layer);
+                let failed = result.is_err();
+                done.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((at, result));
+                if failed {
+                    next.store(wanted.len(), Ordering::Relaxed);
+                    halt.stop();
+                    return;
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for _ in 1..wanted.len().min(AT_ONCE) {
+                scope.spawn(work);
+            }
+            work();
+        });
+        super::first_failure(done.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+
+    /// Pulls one layer, unless it is here or somebody else has just pulled it.
+    fn one(&self, wanted: &Wanted<'_>) -> Result<Layer> {
+        let digest = &wanted.blob.digest;
+        let known =
+            || -> Result<Option<Layer>> { Ok(self.images.snapshots.layer(wanted.chain_id)?.as_ref().map(layer_of)) };
+        let exists = |layer| {
+            (self.tell)(LayerEvent::Exists(digest));
+            Ok(layer)
+        };
+        if let Some(layer) = known()? {
+            return exists(layer);
+        }
+        (self.tell)(LayerEvent::Waiting(digest));
+        let turns = self.images.paths.root.join("content/pull.lock");
+        let _turn = Turn::take(&turns, wanted.chain_id, &self.places[0].client.http.halt)?;
+        if let Some(layer) = known()? {
+            return exists(layer);
+        }
+        for (at, place) in self.places.iter().enumerate() {
+            match self.from(place, wanted) {
+                Ok(layer) => {
+                    self.added.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(wanted.chain_id.clone());
+                    (self.tell)(LayerEvent::Done(digest));
+                    return Ok(layer);
+                }
+                Err(error) if at + 1 < self.places.len() && !is_interruption(&error) => {
+                    place.client.tell(Notice::Next { error: &error, endpoint: &self.places[at + 1].endpoint.name });
+                    (self.tell)(LayerEvent::Again(digest));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(RegistryError::Interrupted.into())
+    }
+
+    /// Pulls a layer from one place and unpacks it on the way.
+    fn from(&self, place: &Repository<'_, '_>, wanted: &Wanted<'_>) -> Result<Layer> {
+        let directory = self.ingest.layer()?;
+        let split = create(&directory.join("split"))?;
+        let tree = open_directory(&directory.join("fs"))?;
+        let unpacked = self.streamed(place, wanted.blob, |file| {
+            let mut head = Vec::new();
+            let source = match sniff(file, &mut head)? {
+                Source::Stream { file, head, .. } => Source::Stream { file, head, length: Some(wanted.blob.size) },
+                region => region,
+            };
+            let compression = Compression::of(&magic(source)?);
+            Ok(unpack(source, compression, tree.as_fd(), &split, Limits::default())?)
+        })?;
+        check("uncompressed layer", Some(wanted.diff_id), Some(&unpacked.diff_id))?;
+        if unpacked.exact {
+            return self.images.place_layer(&directory, wanted.parent, unpacked);
+        }
+        // Its archive overwrites its own entries and is kept whole, for which it must come once more.
+        (self.tell)(LayerEvent::Again(&wanted.blob.digest));
+        let path = self.ingest.fresh();
+        let mut file = create(&path)?;
+        self.blob(place, wanted.blob, &mut file)?;
+        let source = Source::Region { file: &file, offset: 0, length: wanted.blob.size };
+        let expected = Expected { diff_id: Some(wanted.diff_id), blob: Some(&wanted.blob.digest) };
+        self.images.ingest_layer(self.ingest, source, wanted.parent, expected)
+    }
+
+    /// Has a blob come through a pipe to a reader beside it.
+    fn streamed<T>(
+        &self,
+        place: &Repository<'_, '_>,
+        blob: &Descriptor,
+        reader: impl FnOnce(&File) -> Result<T>,
+    ) -> Result<T> {
+        let pipe = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC);
+        let (read, write) = pipe.map_err(|errno| ImageError::stream("make a pipe for the")(errno.into()))?;
+        // A smaller pipe is slower and nothing else.
+        let _ = rustix::pipe::fcntl_setpipe_size(&write, PIPE);
+        let (read, mut write) = (File::from(read), File::from(write));
+        std::thread::scope(|scope| {
+            let coming = scope.spawn(move || {
+                let result = self.blob(place, blob, &mut write);
+                // What is missing at the end of the pipe is known to the reader only now.
+                drop(write);
+                result
+            });
+            let result = reader(&read);
+            drop(read);
+            let came = coming.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            match (came, result) {
+                // The reader went away first: it knows why.
+                (Err(RegistryError::Io { source, .. }), Err(error))
+                    if source.kind() == std::io::ErrorKind::BrokenPipe =>
+                {
+                    Err(error)
+                }
+                (Err(error), _) => Err(error.into()),
+                (Ok(()), result) => result,
+            }
+        })
+    }
+
+    fn blob(&self, place: &Repository<'_, '_>, blob: &Descriptor, to: &mut dyn Write) -> Result<(), RegistryError> {
+        let what = format!("layer {}", blob.digest.short());
+        place.blob(&blob.digest, blob.size, &what, to, &mut |count| (self.tell)(LayerEvent::Bytes(&blob.digest, count)))
+    }
+}
