@@ -97,6 +97,26 @@ impl Context {
         Self::assemble(&real, root, (PathBuf::from("Dockerfile"), dockerfile), None, cache)
     }
 
+    /// Opens a tree as context that was made for this build (an archive, a repository) and is walked inside itself only:
+    /// `file` and the ignore files lie in it, too.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn of_tree(root: OwnedFd, file: Option<&str>) -> Result<Self, ContextError> {
+        let inside = Path::new("");
+        let names = file.map_or_else(|| vec!["Dockerfile", "dockerfile"], |file| vec![file]);
+        let found = names.iter().find_map(|name| Some((*name, read_inside(&root, name, inside).transpose()?)));
+        let (name, text) = found.ok_or_else(|| ContextError::NoDockerfile(names[0].into()))?;
+        let dockerfile = text?;
+        let own = format!("{name}.dockerignore");
+        let (path, ignore) = match read_inside(&root, &own, inside)? {
+            Some(text) => (own, text),
+            None => (".dockerignore".to_owned(), read_inside(&root, ".dockerignore", inside)?.unwrap_or_default()),
+        };
+        let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path: path.into(), source })?;
+        Ok(Self { root, ignore, dockerfile, dockerfile_path: name.into(), stats: StatCache::default() })
+    }
+
     fn assemble(
         real: &Path,
         root: OwnedFd,
@@ -199,6 +219,24 @@ mod tests {
         );
         write(dir.path(), ".dockerignore", "x\n[");
         assert!(matches!(open(None), Err(ContextError::Ignore { .. })));
+    }
+
+    #[test]
+    fn a_tree_of_its_own_is_looked_at_inside_itself() {
+        let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let open = |file| Context::of_tree(File::open(dir.path()).unwrap().into(), file);
+        assert!(matches!(open(None), Err(ContextError::NoDockerfile(_))));
+        write(dir.path(), "dockerfile", "FROM lower");
+        write(dir.path(), ".dockerignore", "a");
+        assert!(open(None).unwrap().dockerfile == "FROM lower" && open(None).unwrap().ignore.ignores("a"));
+        write(dir.path(), "other", "FROM other");
+        write(dir.path(), "other.dockerignore", "b");
+        let other = open(Some("other")).unwrap();
+        assert!(other.dockerfile == "FROM other" && other.ignore.ignores("b") && !other.ignore.ignores("a"));
+        write(outside.path(), "secret", "FROM secret");
+        let target = outside.path().join("secret");
+        std::os::unix::fs::symlink(&target, dir.path().join("link")).unwrap();
+        assert!(open(Some("link")).is_err() && open(Some(target.to_str().unwrap())).is_err());
     }
 
     #[test]

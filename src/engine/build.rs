@@ -15,6 +15,7 @@ use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use rustix::event::EventfdFlags;
 use std::cell::OnceCell;
+use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
@@ -265,7 +266,13 @@ impl<'a> BuildHost for Builder<'a> {
         let _ = rustix::io::write(&self.halted, &1u64.to_ne_bytes());
     }
 
-    fn create_image(&self, config: &ImageConfig, chain: &[Digest], tags: &[String]) -> Result<Digest, EngineError> {
+    fn create_image(
+        &self,
+        config: &ImageConfig,
+        chain: &[Digest],
+        tags: &[String],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Digest, EngineError> {
         let references = tags.iter().map(|tag| tag.parse()).collect::<Result<Vec<Reference>, _>>()?;
         let mut layers = Vec::with_capacity(chain.len());
         for chain_id in chain {
@@ -275,7 +282,7 @@ impl<'a> BuildHost for Builder<'a> {
             let (diff_id, chain_id) = (meta.diff_id, meta.chain_id);
             layers.push(Layer { diff_id, chain_id, size: meta.size, tar_size: meta.tar_size });
         }
-        Ok(self.images.create_image(config.clone(), &layers, &references)?.id)
+        Ok(self.images.create_annotated(config.clone(), &layers, &references, annotations)?.id)
     }
 }
 

@@ -7,11 +7,13 @@ use super::store::Images;
 use super::unpack::{Compression, Limits, unpack};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 /// The files of an archive; removed when dropped.
 #[derive(Debug)]
 pub struct Extracted {
     root: OwnedFd,
+    path: PathBuf,
     _ingest: Ingest,
 }
 
@@ -20,9 +22,24 @@ impl Extracted {
     pub fn root(&self) -> BorrowedFd<'_> {
         self.root.as_fd()
     }
+
+    /// Returns its path, for programs that are given one.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
 }
 
 impl Images {
+    /// Makes an empty directory for work of this process; what a killed one leaves goes with the next work on layers.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn workspace(&self) -> Result<Extracted> {
+        let ingest = Ingest::begin(&self.paths)?;
+        let path = ingest.layer()?.join("fs");
+        Ok(Extracted { root: open_directory(&path)?, path, _ingest: ingest })
+    }
+
     /// Unpacks a tar, plain or compressed with gzip or zstd; owners are the archive's.
     ///
     /// # Errors
@@ -40,8 +57,9 @@ impl Images {
         }
         let directory = ingest.layer()?;
         let split = create(&directory.join("split"))?;
-        let root = open_directory(&directory.join("fs"))?;
+        let path = directory.join("fs");
+        let root = open_directory(&path)?;
         unpack(source, Compression::of(&magic), root.as_fd(), &split, Limits::default())?;
-        Ok(Extracted { root, _ingest: ingest })
+        Ok(Extracted { root, path, _ingest: ingest })
     }
 }

@@ -32,14 +32,25 @@ impl Images {
     /// # Errors
     /// When an image is missing, a layer is damaged (the archive is then of no use), or writing fails.
     pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<()> {
-        let images = self.chosen(names)?;
+        self.write_archive(&self.chosen(names)?, out)
+    }
+
+    /// Writes one image as an archive, under these names and no others.
+    ///
+    /// # Errors
+    /// As [`Images::save`].
+    pub fn save_as(&self, image: &Image, references: &[Reference], out: &mut dyn Write) -> Result<()> {
+        self.write_archive(&[(image.clone(), references.to_vec())], out)
+    }
+
+    fn write_archive(&self, images: &[(Image, Vec<Reference>)], out: &mut dyn Write) -> Result<()> {
         let mut tar = Writer::new(out);
         let wrote = ImageError::stream("write");
         directories(&mut tar).map_err(wrote)?;
         let mut written = BTreeSet::new();
         let mut saved = Vec::new();
         let mut manifests = Vec::new();
-        for (image, references) in &images {
+        for (image, references) in images {
             for layer in &image.layers {
                 if written.insert(layer.diff_id.clone()) {
                     entry(&mut tar, &blob_name(&layer.diff_id), layer.tar_size).map_err(ImageError::stream("write"))?;
@@ -47,7 +58,8 @@ impl Images {
                 }
             }
             let config = self.blob(&image.id)?;
-            let manifest = manifest_of(&image.id, config.len() as u64, &image.layers);
+            let mut manifest = manifest_of(&image.id, config.len() as u64, &image.layers);
+            manifest.extra.extend(self.annotations(image));
             let manifest = to_go_json(&manifest).map_err(ImageError::document("manifest"))?;
             let descriptor = Descriptor::new(media::MANIFEST, Digest::of(&manifest), manifest.len() as u64);
             for (digest, bytes) in [(&image.id, &config), (&descriptor.digest, &manifest)] {

@@ -6,10 +6,14 @@ use super::snapshot::{MAX_LAYERS, Snapshotter, make_directory};
 use crate::base::{Digest, Timestamp};
 use crate::oci::{Descriptor, ImageConfig, Manifest, Reference, media, to_go_json};
 use crate::store::{Durability, Paths, write_bytes};
+use std::collections::BTreeMap;
 use std::io::Read;
 
 /// Largest config or manifest, in bytes.
 pub(super) const MAX_DOCUMENT: u64 = 8 << 20;
+
+/// Member of a manifest.
+const ANNOTATIONS: &str = "annotations";
 
 /// An image of the store.
 #[derive(Clone, Debug)]
@@ -155,6 +159,33 @@ impl Images {
         config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
         let bytes = to_go_json(&config).map_err(ImageError::document("new image config"))?;
         self.record_image(&bytes, None, layers, references)
+    }
+
+    /// Makes an image as [`Images::create_image`] does, with annotations in its manifest (*OCI image-spec "Annotations"*).
+    ///
+    /// # Errors
+    /// As [`Images::create_image`].
+    pub fn create_annotated(
+        &self,
+        mut config: ImageConfig,
+        layers: &[Layer],
+        references: &[Reference],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Image> {
+        config.rootfs.diff_ids = layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        let bytes = to_go_json(&config).map_err(ImageError::document("new image config"))?;
+        let mut manifest = manifest_of(&Digest::of(&bytes), bytes.len() as u64, layers);
+        if !annotations.is_empty() {
+            manifest.extra.insert(ANNOTATIONS.to_owned(), serde_json::json!(annotations));
+        }
+        let manifest = to_go_json(&manifest).map_err(ImageError::document("new manifest"))?;
+        self.record_image(&bytes, Some(&manifest), layers, references)
+    }
+
+    /// Returns the entry of an image's manifest that holds its annotations, if it has one that can be read.
+    pub(super) fn annotations(&self, image: &Image) -> Option<(String, serde_json::Value)> {
+        let manifest: Manifest = serde_json::from_slice(&self.blob(&image.manifest).ok()?).ok()?;
+        Some((ANNOTATIONS.to_owned(), manifest.extra.get(ANNOTATIONS)?.clone()))
     }
 
     /// Enters an image with its config as it came, byte for byte.

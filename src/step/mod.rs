@@ -5,6 +5,7 @@
 
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
@@ -178,6 +179,27 @@ pub trait Tree {
     fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error>;
 }
 
+/// Files of the build context that a step reads: they are in its key, and it is shown no others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inputs {
+    /// Patterns, as `COPY` takes them.
+    pub patterns: Vec<String>,
+    /// Paths, letter for letter.
+    pub paths: Vec<String>,
+    /// Patterns, relative to each match of `patterns`, of what is left out.
+    pub exclude: Vec<String>,
+}
+
+/// One kind of build step. The builtin ones implement it (`build/solve/kinds.rs`), those of guests will: whoever solves a graph
+/// knows what a step reads and how it is run, and no more. `V` is what it is run with, `O` what comes of it.
+pub trait BuildStep<V, O> {
+    /// Returns what it reads of the context.
+    fn inputs(&self) -> Inputs;
+
+    /// Performs it.
+    fn run(&self, view: &mut V) -> O;
+}
+
 /// What the engine does for the builder; several threads ask at once.
 pub trait BuildHost: Sync {
     /// What can go wrong there.
@@ -260,9 +282,16 @@ pub trait BuildHost: Sync {
     /// Has every step that other threads perform end, and lets none begin: they fail as interrupted ones do.
     fn halt(&self);
 
-    /// Stores an image of these layers (chain ids, bottom first), tags it, and returns its id.
+    /// Stores an image of these layers (chain ids, bottom first) with annotations in its manifest, tags it, and returns its
+    /// id.
     ///
     /// # Errors
     /// When a name is bad or the system refuses.
-    fn create_image(&self, config: &ImageConfig, chain: &[Digest], tags: &[String]) -> Result<Digest, Self::Error>;
+    fn create_image(
+        &self,
+        config: &ImageConfig,
+        chain: &[Digest],
+        tags: &[String],
+        annotations: &BTreeMap<String, String>,
+    ) -> Result<Digest, Self::Error>;
 }

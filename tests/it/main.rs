@@ -3,6 +3,7 @@
 
 mod boot;
 mod build;
+mod build_flags;
 mod build_mounts;
 mod cache;
 mod cuts;

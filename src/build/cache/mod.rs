@@ -4,9 +4,11 @@
 //! used first, once the cache holds more than the operator's limit.
 
 mod evict;
+mod parts;
 mod prune;
 
 pub use evict::{Layers, Policy, evict, held};
+pub use parts::Parts;
 pub use prune::{CacheUse, PruneError, Pruned, prune, trim, usage};
 
 use crate::base::{Digest, Timestamp};
@@ -82,8 +84,12 @@ impl BuildCache {
 
     /// Finds a record; a missing or damaged one is no hit, and neither is one made on another parent.
     pub fn get(&self, key: &Digest, parent: Option<&Digest>) -> Option<CacheRecord> {
-        let record: CacheRecord = read_json(&self.path(key)).ok()?;
-        (record.schema == 1 && record.parent.as_ref() == parent).then_some(record)
+        self.any(key).filter(|record| record.parent.as_ref() == parent)
+    }
+
+    /// Finds a record, whatever parent it was made on.
+    pub fn any(&self, key: &Digest) -> Option<CacheRecord> {
+        read_json(&self.path(key)).ok().filter(|record: &CacheRecord| record.schema == 1)
     }
 
     /// Notes that a step is used now. One that cannot be noted only goes earlier.
@@ -151,6 +157,7 @@ impl BuildCache {
     /// # Errors
     /// When the system refuses.
     pub fn remove(&self, key: &Digest) -> Result<(), StoreError> {
+        self.forget_parts(key);
         remove_file(&self.path(key))
     }
 
@@ -164,7 +171,7 @@ impl BuildCache {
         self.files()?
             .iter()
             .map(DirEntry::path)
-            .filter(|path| !steps.contains(path))
+            .filter(|path| !steps.contains(&path.with_extension("json")))
             .try_for_each(|path| remove_file(&path))
     }
 }

@@ -1,5 +1,6 @@
 //! What happens during a build, as data; the door prints it.
 
+use super::Reason;
 use crate::base::Digest;
 use crate::build::dockerfile::LineRange;
 use std::time::Duration;
@@ -40,6 +41,13 @@ pub enum BuildEvent<'a> {
     Cached {
         /// Step.
         id: u32,
+    },
+    /// Why it was performed, or was not; told where that was asked for.
+    Explained {
+        /// Step.
+        id: u32,
+        /// Why.
+        reason: &'a Reason,
     },
     /// It printed something; both streams, as they came.
     Output {

@@ -7,6 +7,8 @@
 
 mod error;
 mod event;
+mod explain;
+mod kinds;
 mod mounts;
 mod schedule;
 mod step;
@@ -16,6 +18,8 @@ mod work;
 
 pub use error::{BuildError, StepError};
 pub use event::{BuildEvent, StepLabel};
+pub use explain::{Change, How, Reason};
+pub use step::is_archive_head as is_archive;
 
 use super::cache::{BuildCache, CacheRecord};
 use super::context::Context;
@@ -24,6 +28,7 @@ use super::graph::{Graph, Settings, plan};
 use crate::base::{Digest, Timestamp};
 use crate::oci::{History, ImageConfig};
 use crate::step::{BaseImage, BuildHost, CommittedLayer};
+use std::collections::BTreeMap;
 use work::Solver;
 
 /// A build to do.
@@ -35,6 +40,16 @@ pub struct BuildRequest {
     pub tags: Vec<String>,
     /// `--no-cache`.
     pub no_cache: bool,
+    /// `--no-cache-filter`: stages that are built without the cache.
+    pub no_cache_stages: Vec<String>,
+    /// Says of each step why it was or was not in the cache.
+    pub explain: bool,
+    /// `SOURCE_DATE_EPOCH`, seconds since 1970: when everything is said to have been made.
+    pub epoch: Option<i64>,
+    /// Whether an image is stored; without it only its layers are there.
+    pub image: bool,
+    /// `--annotation`: for the image's manifest.
+    pub annotations: BTreeMap<String, String>,
     /// Most steps that are performed side by side; 0 is as many as there are processors.
     pub parallel: usize,
 }
@@ -42,8 +57,8 @@ pub struct BuildRequest {
 /// What a build led to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Built {
-    /// Image id.
-    pub image: Digest,
+    /// Image id; none where none was asked for.
+    pub image: Option<Digest>,
     /// Its configuration.
     pub config: ImageConfig,
     /// Chain ids of its layers, bottom first.
@@ -95,8 +110,15 @@ pub fn build<H: BuildHost>(
     config.created = Some(created(cache, request, &graph, &done)?);
     config.history = done.history;
     config.rootfs.diff_ids = done.diff_ids;
-    let image = host.create_image(&config, &done.chain, &request.tags).map_err(BuildError::Host)?;
-    events(BuildEvent::Finished { image: &image, tags: &request.tags });
+    let image = match request.image {
+        true => Some(
+            host.create_image(&config, &done.chain, &request.tags, &request.annotations).map_err(BuildError::Host)?,
+        ),
+        false => None,
+    };
+    if let Some(image) = &image {
+        events(BuildEvent::Finished { image, tags: &request.tags });
+    }
     Ok(Built { image, config, chain: done.chain })
 }
 
@@ -137,6 +159,9 @@ fn created<E: std::error::Error + Send + Sync>(
     graph: &Graph,
     done: &Done,
 ) -> Result<Timestamp, BuildError<E>> {
+    if let Some(epoch) = request.epoch {
+        return Ok(Timestamp(epoch.saturating_mul(1_000_000_000)));
+    }
     let target = &graph.stages[graph.target];
     if let (Some(created), false) = (done.created, target.nodes.is_empty()) {
         return Ok(created);

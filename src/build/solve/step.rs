@@ -4,10 +4,13 @@ use super::StepError;
 use super::mounts::Mounts;
 use crate::base::Digest;
 use crate::build::context::Context;
-use crate::build::files::{Content, CopyOptions, Destination, Picked, Source, SourceError, digest, resolve_owner};
-use crate::build::graph::{CopyFrom, CopyPlan, Operation, PlannedSource, RunPlan};
+use crate::build::files::{
+    Content, CopyOptions, Destination, Entry, Picked, Source, SourceError, digest, resolve_owner,
+};
+use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
 use crate::build::ignore::Ignore;
-use crate::step::{BuildHost, CommittedLayer, InlineFile, RunOrder, Tree};
+use crate::step::{BuildHost, CommittedLayer, InlineFile, Inputs, RunOrder, Tree};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
@@ -95,27 +98,39 @@ pub(super) struct Sources {
     pub(super) content: Content,
 }
 
+impl Sources {
+    /// Returns each file with a short form of what it is; a directory's own line tells its mode alone.
+    pub(super) fn prints(&self) -> BTreeMap<String, u64> {
+        let paths = self.picked.iter().flat_map(|source| source.entries.iter().map(move |entry| (source, entry)));
+        let name = |(source, entry): (&Picked, &Entry)| {
+            // Joining an empty path would leave a slash at the end.
+            let path =
+                if entry.path.as_os_str().is_empty() { source.base.clone() } else { source.base.join(&entry.path) };
+            path.to_string_lossy().into_owned()
+        };
+        paths.map(name).zip(self.content.prints.iter().copied()).collect()
+    }
+}
+
 impl Default for Sources {
     fn default() -> Self {
         Self { picked: Vec::new(), content: Content { digest: Digest::of(b""), prints: Vec::new() } }
     }
 }
 
-/// Finds and digests the context's files that an operation names: sources of a `COPY`, mounts of a `RUN`.
+/// Finds and digests the context's files that a step reads.
 pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
     context: &Context,
-    operation: &Operation,
+    inputs: &Inputs,
 ) -> Result<Sources, StepError<E>> {
+    let exclude = Ignore::from_patterns(&inputs.exclude)?;
+    let source = Source { exclude: Some(&exclude).filter(|e| !e.is_empty()), ..context.source() };
     let mut picked = Vec::new();
-    match operation {
-        Operation::Copy(copy) if copy.from == CopyFrom::Context => picked = pick(context.source(), copy)?,
-        Operation::Run(run) => {
-            let trees = run.mounts.iter().filter_map(|mount| mount.source.tree());
-            for (_, path) in trees.filter(|(from, _)| **from == CopyFrom::Context) {
-                picked.extend(context.source().exactly(path)?);
-            }
-        }
-        _ => {}
+    for pattern in &inputs.patterns {
+        picked.extend(source.pick(pattern)?);
+    }
+    for path in &inputs.paths {
+        picked.extend(source.exactly(path)?);
     }
     if picked.is_empty() {
         return Ok(Sources::default());
@@ -195,20 +210,28 @@ fn copy<H: BuildHost>(
 fn is_archive(file: &File) -> std::io::Result<bool> {
     let mut head = Vec::new();
     read_head(Positioned { file, at: 0 }, &mut head)?;
+    Ok(holds_archive(&head, &mut || Box::new(Positioned { file, at: 0 })))
+}
+
+/// Tells by its beginning whether something is an archive: 512 bytes, or all there are.
+pub fn is_archive_head(head: &[u8]) -> bool {
+    holds_archive(head, &mut || Box::new(head))
+}
+
+fn holds_archive<'a>(head: &[u8], whole: &mut dyn FnMut() -> Box<dyn Read + 'a>) -> bool {
     let mut inner = Vec::new();
     // A damaged stream is no archive here: it is copied, as in Docker.
     if head.starts_with(b"\x1f\x8b\x08") {
-        let _ = read_head(flate2::read::MultiGzDecoder::new(Positioned { file, at: 0 }), &mut inner);
+        let _ = read_head(flate2::read::MultiGzDecoder::new(whole()), &mut inner);
     } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        let decoder = zstd::stream::read::Decoder::new(Positioned { file, at: 0 });
-        let _ = decoder.and_then(|decoder| read_head(decoder, &mut inner));
+        let _ = zstd::stream::read::Decoder::new(whole()).and_then(|decoder| read_head(decoder, &mut inner));
     } else if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") {
         // The unpacker says that it does not know these.
-        return Ok(true);
+        return true;
     } else {
-        inner = head;
+        return is_tar_header(head);
     }
-    Ok(is_tar_header(&inner))
+    is_tar_header(&inner)
 }
 
 /// Reads a file from a place of its own, so that the descriptor's offset stays.

@@ -241,9 +241,30 @@ impl BuildHost for Fake {
         self.halted.store(true, Ordering::Relaxed);
     }
 
-    fn create_image(&self, config: &ImageConfig, chain: &[Digest], _: &[String]) -> Result<Digest, NoImage> {
+    fn create_image(
+        &self,
+        config: &ImageConfig,
+        chain: &[Digest],
+        _: &[String],
+        _: &BTreeMap<String, String>,
+    ) -> Result<Digest, NoImage> {
         self.images.lock().unwrap().push((config.clone(), chain.to_vec()));
         Ok(Digest::of(&serde_json::to_vec(config).unwrap()))
+    }
+}
+
+/// What is not said otherwise.
+fn case_request() -> BuildRequest {
+    BuildRequest {
+        settings: Settings::default(),
+        tags: Vec::new(),
+        no_cache: false,
+        no_cache_stages: Vec::new(),
+        explain: true,
+        epoch: None,
+        image: true,
+        annotations: BTreeMap::new(),
+        parallel: 2,
     }
 }
 
@@ -251,12 +272,18 @@ struct Case {
     host: Fake,
     context: tempfile::TempDir,
     cache: tempfile::TempDir,
+    /// Why each step was or was not in the cache, in the last build.
+    reasons: Mutex<Vec<String>>,
 }
 
 impl Case {
     fn new(files: &[(&str, &str)]) -> Self {
-        let case =
-            Self { host: Fake::new(), context: tempfile::tempdir().unwrap(), cache: tempfile::tempdir().unwrap() };
+        let case = Self {
+            host: Fake::new(),
+            context: tempfile::tempdir().unwrap(),
+            cache: tempfile::tempdir().unwrap(),
+            reasons: Mutex::default(),
+        };
         files.iter().for_each(|(name, text)| case.write(name, text.as_bytes()));
         case
     }
@@ -270,10 +297,17 @@ impl Case {
         let context = Context::open(self.context.path(), None, self.cache.path()).unwrap();
         let platform = Platform { architecture: "amd64".into(), os: "linux".into(), ..Platform::default() };
         let settings = Settings { platform: platform.clone(), build_platform: platform, ..Settings::default() };
-        let request = BuildRequest { settings, tags: vec!["t".into()], no_cache, parallel: 2 };
+        let request = BuildRequest { settings, tags: vec!["t".into()], no_cache, parallel: 2, ..case_request() };
         self.host.ran.lock().unwrap().clear();
         self.host.halted.store(false, Ordering::Relaxed);
-        let built = build(&self.host, &context, &BuildCache::new(self.cache.path()), &request, &mut |_| {});
+        let cache = BuildCache::new(self.cache.path());
+        self.reasons.lock().unwrap().clear();
+        let reasons = &self.reasons;
+        let built = build(&self.host, &context, &cache, &request, &mut |event| {
+            if let BuildEvent::Explained { reason, .. } = event {
+                reasons.lock().unwrap().push(reason.to_string());
+            }
+        });
         (built, std::mem::take(&mut self.host.ran.lock().unwrap()))
     }
 }
@@ -514,4 +548,56 @@ fn mounts_show_trees_and_count_by_what_they_read() {
     assert!(mounted(&again, "/src").contains("/seen=2") && again.last().unwrap() == "go");
     let missing = Case::new(&[("Dockerfile", "FROM base\nRUN --mount=source=none,target=/x go\n")]);
     assert_eq!(missing.build(false).0.unwrap_err().lines().unwrap().first, 2);
+}
+
+#[test]
+fn a_rebuild_says_which_file_variable_or_parent_made_it_necessary() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = |value: &str| format!("FROM base\nENV A={value}\nRUN write x y\nCOPY a b /\nRUN write z z\n");
+    let case = Case::new(&[("Dockerfile", &text("1")), ("a", "1"), ("b", "1")]);
+    let reasons = |no_cache| {
+        case.build(no_cache).0.unwrap();
+        std::mem::take(&mut *case.reasons.lock().unwrap())
+    };
+    let (first, same) = ("nothing like it is in the cache", "nothing it is made of has changed");
+    assert_eq!(reasons(false), [first; 3]);
+    assert_eq!(reasons(false), [same; 3]);
+    case.write("b", b"22");
+    assert_eq!(reasons(false), [same, "file b changed", "what is below it changed: COPY a b /"]);
+    case.write("Dockerfile", text("2").as_bytes());
+    assert_eq!(
+        reasons(false),
+        [
+            "variable A changed",
+            "what is below it changed: RUN write x y",
+            "variable A changed; what is below it changed: COPY a b /"
+        ]
+    );
+    assert_eq!(reasons(true), ["the cache was not to be used"; 3]);
+    // The first step was done anew, with another result in the real world; here the layers are the same.
+    let top = case.build(false).0.unwrap().chain.pop().unwrap();
+    fs::remove_dir_all(case.host.path(&[top])).unwrap();
+    assert_eq!(reasons(false), [same, same, "its layer has been removed from the cache"]);
+}
+
+#[test]
+fn an_epoch_dates_the_image_and_is_in_its_keys() {
+    if !crate::tests::root() {
+        return;
+    }
+    let case = Case::new(&[("Dockerfile", "FROM base\nRUN write x y\nENV A=1\n")]);
+    let build_at = |epoch| {
+        let context = Context::open(case.context.path(), None, case.cache.path()).unwrap();
+        let request = BuildRequest { epoch, ..case_request() };
+        build(&case.host, &context, &BuildCache::new(case.cache.path()), &request, &mut |_| {}).unwrap()
+    };
+    build_at(None);
+    let dated = build_at(Some(7));
+    assert_eq!(case.host.ran.lock().unwrap().len(), 2, "a layer with other times is another one");
+    let times: Vec<_> = dated.config.history.iter().map(|entry| entry.created).collect();
+    assert_eq!(times, [None, Some(Timestamp(7_000_000_000)), Some(Timestamp(7_000_000_000))]);
+    assert_eq!(dated.config.created, Some(Timestamp(7_000_000_000)));
+    assert_eq!(build_at(Some(7)).image, dated.image);
 }

@@ -1,13 +1,14 @@
 //! The threads that perform what the schedule gives out.
 
-use super::mounts::Mounts;
+use super::explain::compare;
+use super::kinds::{View, kind};
 use super::schedule::{Job, Schedule};
-use super::step::{self, Sources};
-use super::{BuildError, BuildEvent, BuildRequest, Done, Events, StepError, StepLabel};
+use super::step::{Sources, context_sources};
+use super::{BuildError, BuildEvent, BuildRequest, Done, Events, Reason, StepError, StepLabel};
 use crate::base::{Digest, Timestamp};
-use crate::build::cache::{BuildCache, CacheRecord};
+use crate::build::cache::{BuildCache, CacheRecord, Parts};
 use crate::build::context::Context;
-use crate::build::graph::{CopyFrom, CopyPlan, Graph, Node, Operation, PlannedStage, Start};
+use crate::build::graph::{Graph, Node, Operation, PlannedStage, Start};
 use crate::step::{BuildHost, CommittedLayer};
 use crate::store::RangeLock;
 use std::collections::BTreeMap;
@@ -57,8 +58,15 @@ struct Part {
 struct Begun {
     id: u32,
     at: Instant,
-    /// Its key and what its sources are, once they are known.
-    key: Option<(Digest, Sources)>,
+    /// Once it is known.
+    key: Option<Known>,
+}
+
+/// What is known of a step before it is performed.
+struct Known {
+    key: Digest,
+    parts: Parts,
+    sources: Sources,
 }
 
 /// What became of a job.
@@ -66,7 +74,7 @@ enum Outcome {
     /// The stage, one step further, and the key that was claimed.
     Done(Done, Option<Digest>),
     /// Another step has the same key: the job is put back.
-    Waits(Begun),
+    Waits(Box<Begun>),
 }
 
 struct Reporter<'a> {
@@ -158,7 +166,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             let outcome = self.perform(job, part.done.clone(), part.begun);
             state = self.state();
             match outcome {
-                Ok(Outcome::Waits(begun)) => state.parts[job.stage] = Part { done: part.done, begun: Some(begun) },
+                Ok(Outcome::Waits(begun)) => state.parts[job.stage] = Part { done: part.done, begun: Some(*begun) },
                 Ok(Outcome::Done(done, key)) => {
                     state.schedule.finish(job, key.as_ref());
                     if state.schedule.is_done(job.stage) {
@@ -193,25 +201,23 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         let node = &stage.nodes[number];
         let mut begun = begun.unwrap_or_else(|| self.announce(stage, number as u32 + 2, &node.title, node.lines));
         let at = |source| BuildError::Step { title: node.title.clone(), lines: node.lines, source };
-        let (key, sources) = match begun.key.take() {
-            Some(key) => key,
-            None => self.key(&node.operation, &done).map_err(at).inspect_err(|_| self.failed(begun.id))?,
+        let known = match begun.key.take() {
+            Some(known) => known,
+            None => self.key(stage, number, &done).map_err(at).inspect_err(|_| self.failed(begun.id))?,
         };
-        if !self.state().schedule.claim(job, &key) {
-            begun.key = Some((key, sources));
-            return Ok(Outcome::Waits(begun));
+        if !self.state().schedule.claim(job, &known.key) {
+            begun.key = Some(known);
+            return Ok(Outcome::Waits(Box::new(begun)));
         }
-        let record = self.record(node, &key, &sources, &done, begun.id).inspect_err(|_| self.failed(begun.id))?;
-        match record {
-            (record, true) => {
-                self.tell(BuildEvent::Cached { id: begun.id });
-                done.add(stage, key.clone(), record);
-            }
-            (record, false) => {
-                self.tell(BuildEvent::StepDone { id: begun.id, elapsed: begun.at.elapsed() });
-                done.add(stage, key.clone(), record);
-            }
-        }
+        let job = Step { stage, node, known: &known, done: &done, id: begun.id };
+        let (record, cached) = self.record(&job).inspect_err(|_| self.failed(begun.id))?;
+        self.tell(match cached {
+            true => BuildEvent::Cached { id: begun.id },
+            false => BuildEvent::StepDone { id: begun.id, elapsed: begun.at.elapsed() },
+        });
+        let key = known.key;
+        let created = self.request.epoch.map_or(record.created, |epoch| Timestamp(epoch.saturating_mul(1_000_000_000)));
+        done.add(stage, key.clone(), record, created);
         if number + 1 == stage.nodes.len() {
             done.end(stage);
         }
@@ -266,56 +272,105 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     }
 
     /// Digest of the operation, what is below it, and what it reads.
-    fn key(&self, operation: &Operation, done: &Done) -> Result<(Digest, Sources), StepError<H::Error>> {
-        let sources = step::context_sources(self.context, operation)?;
+    fn key(&self, stage: &PlannedStage, number: usize, done: &Done) -> Result<Known, StepError<H::Error>> {
+        let node = &stage.nodes[number];
+        let operation = &node.operation;
+        let sources = context_sources(self.context, &kind::<H>(operation).inputs())?;
         let own = sources.picked.first().map(|_| sources.content.digest.clone());
-        let stages = operation.stages().map(|stage| self.stage(stage)?.key.clone());
+        // What a stage is, not what it was made of: made anew, it may be another.
+        let stages = operation.stages().map(|stage| self.stage(stage)?.chain.last().cloned());
         let content: Vec<Option<Digest>> = std::iter::once(own).chain(stages).collect();
-        let parts = serde_json::json!({ "operation": operation, "parent": done.key, "content": content });
-        Ok((Digest::of(parts.to_string().as_bytes()), sources))
+        let mut text = serde_json::json!({ "operation": operation, "parent": done.key, "content": content });
+        if let Some(epoch) = self.request.epoch {
+            text["epoch"] = epoch.into();
+        }
+        let key = Digest::of(text.to_string().as_bytes());
+        let parts = Parts {
+            file: Digest::of(self.context.dockerfile_path.as_os_str().as_encoded_bytes()).short().to_owned(),
+            stage: stage.label.clone(),
+            number: number as u32 + 2,
+            title: node.title.clone(),
+            parent: done.key.clone(),
+            below: number.checked_sub(1).map_or(&stage.title, |below| &stage.nodes[below].title).clone(),
+            content: content.iter().any(Option::is_some).then(|| Digest::of(text["content"].to_string().as_bytes())),
+            reads: operation
+                .stages()
+                .map(|stage| self.graph.stages[stage].label.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
+            files: BTreeMap::new(),
+            operation: text["operation"].take(),
+        };
+        Ok(Known { key, parts, sources })
     }
 
     /// Returns a step's record, and whether it was there: from this build, the cache, or another build that is at it.
-    fn record(
-        &self,
-        node: &Node,
-        key: &Digest,
-        sources: &Sources,
-        done: &Done,
-        id: u32,
-    ) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
+    fn record(&self, step: &Step<'_>) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
+        let (node, key) = (step.node, &step.known.key);
         let made = self.state().made.get(key).cloned();
-        if let Some(record) = made {
+        // On another parent it is another layer: a stage without the cache may have made what is below anew.
+        if let Some(record) = made.filter(|record| record.parent.as_ref() == step.done.chain.last()) {
+            self.explain(step, || Reason::Shared);
             return Ok((record, true));
         }
-        if let Some(record) = self.lookup(key, done).map_err(BuildError::Host)? {
+        if let Some(record) = self.lookup(step).map_err(BuildError::Host)? {
+            self.explain(step, || Reason::Cached);
             return Ok((record, true));
         }
-        let claim = self.claim(key)?;
+        let claim = self.claim(step)?;
         // Whoever had the claim has left its record.
-        if let Some(record) =
-            claim.waited.then(|| self.lookup(key, done)).transpose().map_err(BuildError::Host)?.flatten()
+        if claim.waited
+            && let Some(record) = self.lookup(step).map_err(BuildError::Host)?
         {
+            self.explain(step, || Reason::Shared);
             return Ok((record, true));
         }
-        let layer = self.operate(&node.operation, sources, done, id).map_err(|source| match source {
+        let mut parts = step.known.parts.clone();
+        parts.files = step.known.sources.prints();
+        self.explain(step, || self.reason(step, &parts));
+        let layer = self.operate(&node.operation, step).map_err(|source| match source {
             StepError::Exit { code, tail } => {
                 BuildError::Failed { title: node.title.clone(), lines: node.lines, code, tail }
             }
             source => BuildError::Step { title: node.title.clone(), lines: node.lines, source },
         })?;
-        let parent = done.chain.last().cloned();
+        let parent = step.done.chain.last().cloned();
         let record = CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
+        self.cache.keep_parts(key, &parts);
         self.cache.put(key, &record)?;
         self.state().made.insert(key.clone(), record.clone());
         Ok((record, false))
     }
 
-    fn lookup(&self, key: &Digest, done: &Done) -> Result<Option<CacheRecord>, H::Error> {
-        if self.request.no_cache {
+    fn explain(&self, step: &Step<'_>, reason: impl FnOnce() -> Reason) {
+        if self.request.explain {
+            self.tell(BuildEvent::Explained { id: step.id, reason: &reason() });
+        }
+    }
+
+    /// Why a step is not in the cache.
+    fn reason(&self, step: &Step<'_>, parts: &Parts) -> Reason {
+        if !self.uses_cache(step.stage) {
+            return Reason::NotAsked;
+        }
+        match self.cache.any(&step.known.key) {
+            Some(record) if record.parent.as_ref() != step.done.chain.last() => Reason::ParentAnew,
+            Some(_) => Reason::LayerGone,
+            None => compare(parts, self.cache.nearest(&step.known.key, parts).as_ref()),
+        }
+    }
+
+    fn uses_cache(&self, stage: &PlannedStage) -> bool {
+        let request = self.request;
+        !request.no_cache && !request.no_cache_stages.iter().any(|name| name.eq_ignore_ascii_case(&stage.label))
+    }
+
+    fn lookup(&self, step: &Step<'_>) -> Result<Option<CacheRecord>, H::Error> {
+        let key = &step.known.key;
+        if !self.uses_cache(step.stage) {
             return Ok(None);
         }
-        let Some(record) = self.cache.get(key, done.chain.last()) else { return Ok(None) };
+        let Some(record) = self.cache.get(key, step.done.chain.last()) else { return Ok(None) };
         if let Some(layer) = &record.layer
             && !self.host.has_layer(&layer.chain_id)?
         {
@@ -326,13 +381,13 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     }
 
     /// Waits until no other build performs the step. Without the cache nobody waits for another's result.
-    fn claim(&self, key: &Digest) -> Result<Claim, BuildError<H::Error>> {
-        if self.request.no_cache {
+    fn claim(&self, step: &Step<'_>) -> Result<Claim, BuildError<H::Error>> {
+        if !self.uses_cache(step.stage) {
             return Ok(Claim { waited: false, _lock: None });
         }
         let mut waited = false;
         loop {
-            if let Some(lock) = self.cache.claim(key)? {
+            if let Some(lock) = self.cache.claim(&step.known.key)? {
                 return Ok(Claim { waited, _lock: Some(lock) });
             }
             waited = true;
@@ -340,35 +395,28 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
     }
 
-    fn operate(
-        &self,
-        operation: &Operation,
-        sources: &Sources,
-        done: &Done,
-        id: u32,
-    ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
-        match operation {
-            Operation::Run(run) => {
-                let chains = |stage| self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default();
-                let mounts = Mounts::make(self.host, self.context, &chains, &run.mounts)?;
-                let mut output = |bytes: &[u8]| self.tell(BuildEvent::Output { id, bytes });
-                step::run(self.host, run, &mounts, &done.chain, &mut output).map(Some)
-            }
-            Operation::Workdir { path, user } => step::workdir(self.host, path, user, &done.chain),
-            Operation::Copy(copy) => self.copy(copy, sources, done).map(Some),
-        }
+    fn operate(&self, operation: &Operation, step: &Step<'_>) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
+        let id = step.id;
+        let mut view = View {
+            host: self.host,
+            context: self.context,
+            sources: &step.known.sources,
+            chain: &step.done.chain,
+            stages: &|stage| self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default(),
+            output: &mut |bytes| self.tell(BuildEvent::Output { id, bytes }),
+        };
+        kind(operation).run(&mut view)
     }
+}
 
-    fn copy(&self, copy: &CopyPlan, sources: &Sources, done: &Done) -> Result<CommittedLayer, StepError<H::Error>> {
-        match &copy.from {
-            CopyFrom::Context => step::copy_context(self.host, self.context, &sources.picked, copy, &done.chain),
-            CopyFrom::Stage(stage) => {
-                let from = self.stage(*stage).map(|done| done.chain.as_slice()).unwrap_or_default();
-                step::copy_layers(self.host, from, copy, &done.chain)
-            }
-            CopyFrom::Image(from) => step::copy_layers(self.host, from, copy, &done.chain),
-        }
-    }
+/// A step at its place.
+struct Step<'s> {
+    stage: &'s PlannedStage,
+    node: &'s Node,
+    known: &'s Known,
+    /// The stage as far as it stands below.
+    done: &'s Done,
+    id: u32,
 }
 
 /// The right to perform a step.
@@ -379,11 +427,11 @@ struct Claim {
 }
 
 impl Done {
-    /// Adds a step: the metadata in front of it, then the step itself.
-    fn add(&mut self, stage: &PlannedStage, key: Digest, record: CacheRecord) {
+    /// Adds a step: the metadata in front of it, then the step itself, made at `created`.
+    fn add(&mut self, stage: &PlannedStage, key: Digest, record: CacheRecord, created: Timestamp) {
         for entry in stage.history.iter().skip(self.noted) {
             self.noted += 1;
-            self.note(&entry.created_by, entry.node.and(record.layer.as_ref()), entry.node.map(|_| record.created));
+            self.note(&entry.created_by, entry.node.and(record.layer.as_ref()), entry.node.map(|_| created));
             if entry.node.is_some() {
                 break;
             }

@@ -51,6 +51,7 @@ impl<W: Write> Live<W> {
     /// When it cannot be written.
     pub(super) fn event(&mut self, event: BuildEvent<'_>, now: Instant) -> io::Result<()> {
         match event {
+            BuildEvent::Explained { .. } => Ok(()),
             BuildEvent::Planned { steps } => {
                 self.steps = steps;
                 Ok(())
@@ -59,7 +60,8 @@ impl<W: Write> Live<W> {
             BuildEvent::StepStarted(label) => {
                 let (lines, partial) = (VecDeque::new(), Vec::new());
                 self.running.insert(label.id, Running { text: step_text(label), started: now, lines, partial });
-                Ok(())
+                // What is cached is done before anybody could read it.
+                if now.duration_since(self.begun) > PAUSE { self.draw(now) } else { Ok(()) }
             }
             BuildEvent::Cached { id } => self.end(id, "CACHED ", None, "36", now),
             BuildEvent::Output { id, bytes } => {
@@ -92,6 +94,14 @@ impl<W: Write> Live<W> {
             self.drawn = 0;
         }
         self.out.flush()
+    }
+
+    /// Draws the times of running steps anew.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn tick(&mut self, now: Instant) -> io::Result<()> {
+        if self.running.is_empty() { Ok(()) } else { self.draw(now) }
     }
 
     fn elapsed(&self, id: u32, now: Instant) -> Option<Duration> {

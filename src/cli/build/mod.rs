@@ -1,10 +1,17 @@
 //! `build`: flags, the run of the builder, and its failures shown with the Dockerfile's lines.
 
 mod cache;
+mod check;
 mod commit;
+mod explain;
+mod git;
 mod given;
 mod live;
+mod output;
+mod place;
 mod plain;
+mod progress;
+mod raw;
 
 use super::container::{parse_add_host, parse_label, parse_network, parse_volume};
 use super::context::{Context, NO_IMAGE, out, talk};
@@ -12,22 +19,18 @@ use super::error::{Failure, Outcome, clean, exit};
 use super::flags::{Flags, Parsed, list, switch, value};
 use super::image::reference;
 use super::registry::{self, pull_shown};
-use super::terminal::{Signals, stderr_columns, stderr_has_colour};
+use super::terminal::Signals;
 use super::verbs::Verb;
-use crate::build::{self, BuildCache, BuildError, BuildEvent, BuildRequest, Settings, StepError};
+use crate::base::Digest;
+use crate::build::{self, BuildCache, BuildError, BuildRequest, Built, Settings, StepError};
 use crate::engine::request::MountRequest;
-use crate::engine::{Engine, EngineError, StepOptions};
-use crate::image::ImageError;
+use crate::engine::{EngineError, StepOptions};
+use crate::image::{ImageError, Images};
 use crate::oci::{Platform, Reference};
-use live::Live;
-use plain::Plain;
-use std::io::{IsTerminal, Read};
+use explain::Explanation;
+use output::Output;
+use progress::Progress;
 use std::os::fd::AsFd;
-use std::path::Path;
-use std::time::Instant;
-
-/// Largest Dockerfile on stdin, bytes.
-const MAX_STDIN: u64 = 16 << 20;
 
 /// The verbs of this directory.
 pub(super) static VERBS: &[Verb] = &[
@@ -72,16 +75,35 @@ pub(super) static VERBS: &[Verb] = &[
 fn flags(flags: Flags) -> Flags {
     flags
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
+        .arg(list("annotation", "Add annotation to the image's manifest"))
         .arg(list("build-arg", "Set build-time variables"))
+        .arg(list("cache-from", "External cache sources: read over, the store's own cache is used"))
+        .arg(list("cache-to", "Cache export destinations: refused, the cache stays in the store"))
+        .arg(value("call", "string", "Set method for evaluating build (build|check)"))
+        .arg(switch("check", "Look for mistakes in the Dockerfile, and build nothing"))
+        .arg(switch("explain", "Say of each step which file, variable or parent made it necessary (not in Docker)"))
         .arg(value("file", "string", "Name of the Dockerfile (default: PATH/Dockerfile)").short('f'))
+        .arg(value("format", "string", "Format of --check and --explain (text|json)"))
         .arg(value("iidfile", "string", "Write the image ID to a file"))
         .arg(list("label", "Set metadata for an image"))
+        .arg(value("metadata-file", "string", "Write build result metadata to a file"))
         .arg(value("network", "string", "Network of RUN instructions (default|none|host)").alias("net"))
         .arg(switch("no-cache", "Do not use cache when building the image"))
+        .arg(list("no-cache-filter", "Do not cache specified stages"))
+        .arg(
+            list("output", "Output destination (type=image|docker|oci|tar|local|cacheonly,dest=PATH; DIR; -)")
+                .short('o'),
+        )
         .arg(value("platform", "string", "Set target platform for build"))
-        .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|quiet)"))
+        .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|rawjson|quiet)"))
+        .arg(value("provenance", "string", "Attest how the image was made: only false is taken"))
         .arg(switch("pull", "Always attempt to pull all referenced images"))
         .arg(switch("quiet", "Suppress the build output and print image ID on success").short('q'))
+        .arg(switch(
+            "rewrite-timestamp",
+            "Say that everything was made at SOURCE_DATE_EPOCH, or in 1970 (not in Docker)",
+        ))
+        .arg(value("sbom", "string", "Attest what is in the image: only false is taken"))
         .arg(list("secret", "Secret to expose to the build (format: id=mysecret[,src=/local/secret][,env=NAME])"))
         .arg(list("ssh", "SSH agent socket to expose to the build (format: default|<id>[=<socket>])"))
         .arg(list("tag", "Name and optionally a tag (format: name:tag)").short('t'))
@@ -95,58 +117,12 @@ fn flags(flags: Flags) -> Flags {
         )
 }
 
-/// What is shown while the build runs.
-enum Progress {
-    Quiet,
-    Plain(Plain<std::io::Stderr>),
-    Live(Live<std::io::Stderr>),
-}
-
-impl Progress {
-    fn of(parsed: &Parsed) -> Result<Self, Failure> {
-        let stderr = std::io::stderr;
-        let live = || Self::Live(Live::new(stderr(), stderr_has_colour(), stderr_columns));
-        let plain = || Self::Plain(Plain::new(stderr()));
-        if parsed.switch("quiet")? {
-            return Ok(Self::Quiet);
-        }
-        match parsed.text("progress").unwrap_or("auto") {
-            "auto" | "" if stderr().is_terminal() => Ok(live()),
-            "auto" | "" | "plain" => Ok(plain()),
-            "tty" => Ok(live()),
-            "quiet" => Ok(Self::Quiet),
-            other => Err(parsed.invalid("progress", other, "it is auto, plain, tty or quiet")),
-        }
-    }
-
-    fn event(&mut self, event: BuildEvent<'_>) {
-        let now = Instant::now();
-        // Progress that cannot be written is no reason to stop.
-        let _ = match self {
-            Self::Quiet => Ok(()),
-            Self::Plain(plain) => plain.event(event, now),
-            Self::Live(live) => live.event(event, now),
-        };
-    }
-
-    /// Tells whether the output of steps has been shown in full.
-    fn shows_output(&self) -> bool {
-        matches!(self, Self::Plain(_))
-    }
-
-    fn finish(&mut self) {
-        if let Self::Live(live) = self {
-            let _ = live.erase();
-        }
-    }
-}
-
 /// Looks up what `--build-arg NAME` leaves open.
 fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-fn request(parsed: &Parsed) -> Result<BuildRequest, Failure> {
+fn request(parsed: &Parsed, outputs: &[Output]) -> Result<BuildRequest, Failure> {
     let host = Platform::host();
     let mut settings = Settings { platform: host.clone(), build_platform: host, ..Settings::default() };
     settings.target = parsed.filled("target");
@@ -159,36 +135,81 @@ fn request(parsed: &Parsed) -> Result<BuildRequest, Failure> {
             None => settings.build_args.extend(variable(text).map(|value| (text.to_owned(), value))),
         }
     }
-    let epoch = "SOURCE_DATE_EPOCH";
-    if !settings.build_args.iter().any(|(name, _)| name == epoch)
-        && let Some(value) = variable(epoch)
+    let variable_name = "SOURCE_DATE_EPOCH";
+    if !settings.build_args.iter().any(|(name, _)| name == variable_name)
+        && let Some(value) = variable(variable_name)
     {
-        settings.build_args.push((epoch.to_owned(), value));
+        settings.build_args.push((variable_name.to_owned(), value));
     }
     if let Some(text) = parsed.filled("platform") {
         settings.platform = settings
             .platform_named(&text)
             .ok_or_else(|| parsed.invalid("platform", &text, "it is written os/architecture[/variant]"))?;
     }
-    let tags: Vec<String> = parsed.all("tag").map(str::to_owned).collect();
+    let mut tags: Vec<String> = parsed.all("tag").map(str::to_owned).collect();
+    tags.extend(outputs.iter().filter(|output| output.keeps_image()).flat_map(Output::names).cloned());
     for tag in &tags {
         reference(tag)?;
     }
-    Ok(BuildRequest { settings, tags, no_cache: parsed.switch("no-cache")?, parallel: 0 })
+    for (name, what) in [("provenance", "a record of how it was made"), ("sbom", "a list of what is in it")] {
+        match parsed.text(name) {
+            None | Some("" | "false" | "disabled" | "0") => {}
+            Some(_) => {
+                return Err(Failure::failed(format!("--{name}: {what} is not made by this version"))
+                    .hint(format!("leave the flag out, or --{name}=false")));
+            }
+        }
+    }
+    if let Some(to) = parsed.filled("cache-to") {
+        return Err(Failure::failed(format!(
+            "--cache-to {to}: this version keeps its cache in the store and exports none"
+        ))
+        .hint("leave the flag out; 'bulkhead save' takes an image with its layers elsewhere"));
+    }
+    if let Some(from) = parsed.filled("cache-from") {
+        talk(format!("warning: --cache-from {from}: this version reads no cache but the store's own\n"));
+    }
+    let epoch = epoch(parsed, &settings)?;
+    // Without an image to keep, names are those of the archive alone.
+    let keeps = outputs.iter().any(Output::keeps_image);
+    Ok(BuildRequest {
+        settings,
+        no_cache: parsed.switch("no-cache")?,
+        no_cache_stages: parsed.all("no-cache-filter").flat_map(|text| text.split(',')).map(str::to_owned).collect(),
+        explain: parsed.switch("explain")?,
+        epoch,
+        image: outputs.iter().any(Output::needs_image),
+        annotations: parsed.read_all("annotation", annotation)?.into_iter().collect(),
+        parallel: 0,
+        tags: if keeps { tags } else { Vec::new() },
+    })
+}
+
+/// When everything is said to have been made: `SOURCE_DATE_EPOCH`, or 1970 with `--rewrite-timestamp`.
+fn epoch(parsed: &Parsed, settings: &Settings) -> Result<Option<i64>, Failure> {
+    let given = settings.build_args.iter().rev().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
+    match given.map(|(_, text)| text.as_str()).filter(|text| !text.is_empty()) {
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            Failure::new(exit::USAGE, format!("SOURCE_DATE_EPOCH={text}: not a number of seconds since 1970"))
+        }),
+        None => Ok(parsed.switch("rewrite-timestamp")?.then_some(0)),
+    }
+}
+
+/// Reads an annotation: `[manifest:]KEY=VALUE`.
+fn annotation(text: &str) -> Result<Vec<(String, String)>, &'static str> {
+    let bare = text.strip_prefix("manifest:").unwrap_or(text);
+    match bare.split_once('=') {
+        Some((key, _)) if key.starts_with("index:") || key.starts_with("manifest-descriptor:") => {
+            Err("only a manifest is made, and no index: [manifest:]KEY=VALUE")
+        }
+        Some((key, value)) if !key.is_empty() => Ok(vec![(key.to_owned(), value.to_owned())]),
+        _ => Err("it is written [manifest:]KEY=VALUE"),
+    }
 }
 
 fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failure> {
     let absolute = |text: &str| std::path::absolute(text).unwrap_or_else(|_| text.into());
-    let epoch = request.settings.build_args.iter().find(|(name, _)| name == "SOURCE_DATE_EPOCH");
-    let epoch = match epoch {
-        Some((_, text)) if !text.is_empty() => {
-            let seconds = text.parse().map_err(|_| {
-                Failure::new(exit::USAGE, format!("SOURCE_DATE_EPOCH={text}: not a number of seconds since 1970"))
-            })?;
-            Some(seconds)
-        }
-        _ => None,
-    };
     let mounts: Vec<MountRequest> =
         parsed.read_all("volume", |text| parse_volume(text, &absolute).map(|mount| vec![mount]))?;
     if mounts.iter().any(|mount| !matches!(mount, MountRequest::Bind { .. })) {
@@ -198,65 +219,63 @@ fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failu
         network: parsed.read("network", parse_network)?.unwrap_or_default(),
         extra_hosts: parsed.read_all("add-host", |text| parse_add_host(text).map(|pair| vec![pair]))?,
         mounts,
-        source_date_epoch: epoch,
+        source_date_epoch: request.epoch,
         ..StepOptions::default()
     };
     given::read(parsed, &mut options)?;
     Ok(options)
 }
 
-/// Opens the context that the argument and `-f` name.
-fn open(engine: &Engine, parsed: &Parsed) -> Result<build::Context, Failure> {
-    let cache = engine.paths.root.join("build/cache");
-    let place = parsed.arguments[0].as_str();
-    let remote = ["http://", "https://", "git://", "git@", "ssh://"].iter().any(|start| place.starts_with(start));
-    if remote && !Path::new(place).exists() {
-        return Err(Failure::failed(format!("{place}: a context is a directory of this machine"))
-            .hint("clone or download it, and give the directory"));
-    }
-    let file = parsed.filled("file");
-    let opened = match (place, file.as_deref()) {
-        ("-", None | Some("-")) => {
-            let empty = engine.empty_directory()?;
-            build::Context::with_dockerfile(&empty, dockerfile_on_stdin()?, &cache)
-        }
-        ("-", Some(_)) => {
-            return Err(Failure::failed("an archive on stdin is not taken as context")
-                .hint("unpack it, and give the directory"));
-        }
-        (place, Some("-")) => build::Context::with_dockerfile(Path::new(place), dockerfile_on_stdin()?, &cache),
-        (place, file) => build::Context::open(Path::new(place), file.map(Path::new), &cache),
-    };
-    opened.map_err(|error| Failure::from_error(exit::FAILED, &error))
-}
-
-fn dockerfile_on_stdin() -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    std::io::stdin().lock().take(MAX_STDIN).read_to_end(&mut bytes)?;
-    String::from_utf8(bytes).map_err(|_| {
-        Failure::failed("what stands on stdin is no text, so it is no Dockerfile")
-            .hint("an archive is not taken as context: unpack it, and give the directory")
-    })
-}
-
 /// `build`.
 fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
-    let request = request(&parsed)?;
+    let outputs = Output::all(&parsed)?;
+    let request = request(&parsed, &outputs)?;
     let options = options(&parsed, &request)?;
     let mut progress = Progress::of(&parsed)?;
     let engine = context.engine()?;
-    let files = open(&engine, &parsed)?;
+    let place = place::open(&engine, &parsed)?;
+    let files = &place.files;
+    let format = parsed.text("format").filter(|format| !format.is_empty());
+    match parsed.text("call").unwrap_or_default() {
+        _ if parsed.switch("check")? => return check::run(context, files, &request.settings, format),
+        "check" | "lint" => return check::run(context, files, &request.settings, format),
+        "" | "build" => {}
+        other => return Err(parsed.invalid("call", other, "it is build or check")),
+    }
+    let json = match format {
+        None | Some("text") => false,
+        Some("json") => true,
+        Some(other) => return Err(parsed.invalid("format", other, "it is text or json")),
+    };
+    let tags: Vec<String> = parsed.all("tag").map(str::to_owned).collect();
+    let report = check::before_build(context, files, &request.settings)?;
     let signals = Signals::take_endings()?;
     let mut launch = || context.launch();
-    let quiet = matches!(progress, Progress::Quiet);
+    let quiet = progress.is_quiet();
     let fetch = |name: &Reference, platform: &Platform| {
         pull_shown(&engine, name, platform, quiet, Some(signals.as_fd())).map(drop)
     };
-    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?.pulling(&fetch, parsed.switch("pull")?);
     let cache = BuildCache::new(&engine.paths.root.join("build/cache"));
-    let result = build::build(&builder, &files, &cache, &request, &mut |event| progress.event(event));
+    let known = if outputs.iter().any(Output::keeps_image) { None } else { Some(images_before(context)?) };
+    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?.pulling(&fetch, parsed.switch("pull")?);
+    let mut explanation = Explanation::default();
+    let result = progress.during(|show| {
+        build::build(&builder, files, &cache, &request, &mut |event| {
+            explanation.event(&event);
+            show(event);
+        })
+    });
+    let written = result.as_ref().map_or(Ok(()), |built| {
+        outputs.iter().try_for_each(|output| output.write(context, &builder, built, &tags, request.epoch))
+    });
     drop(builder);
     progress.finish();
+    if request.explain {
+        explanation.write(json)?;
+    }
+    if let (Ok(built), Some(known)) = (&result, known) {
+        output::forget(&engine, &cache, built, built.image.as_ref().is_some_and(|id| known.contains(id)))?;
+    }
     if let Err(error) = build::trim(&engine, &cache) {
         talk(format!("warning: the build cache could not be brought down to its limit: {error}\n"));
     }
@@ -266,18 +285,49 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
             let number = signals.number().unwrap_or(2);
             return Err(Failure::new(super::container::code_byte(128 + number), "the build was interrupted"));
         }
-        Err(error) => return Err(failed(&error, &files, progress.shows_output())),
+        Err(error) => return Err(failed(&error, files, progress.shows_output())),
     };
-    if let Some(path) = parsed.filled("iidfile") {
-        let write = || -> std::io::Result<()> {
-            std::io::Write::write_all(&mut std::fs::File::create(&path)?, built.image.as_str().as_bytes())
-        };
-        write().map_err(|error| Failure::failed(format!("write the image ID to {path}: {error}")))?;
-    }
-    if matches!(progress, Progress::Quiet) {
-        out(format!("{}\n", built.image))?;
+    written?;
+    write_ids(context, &parsed, &built, &tags)?;
+    if !progress.is_quiet() {
+        check::after_build(&report, &mut progress);
+    } else if let (Some(image), false) = (&built.image, outputs.iter().any(Output::is_stdout)) {
+        out(format!("{image}\n"))?;
     }
     Ok(0)
+}
+
+/// Ids of the images that are there.
+fn images_before(context: &Context<'_>) -> Result<Vec<Digest>, Failure> {
+    Ok(Images::open(context.paths())?.list()?.into_iter().map(|image| image.id).collect())
+}
+
+/// `--iidfile` and `--metadata-file`.
+fn write_ids(context: &Context<'_>, parsed: &Parsed, built: &Built, tags: &[String]) -> Result<(), Failure> {
+    let write = |path: &str, what: &str, text: &[u8]| {
+        let result = std::fs::File::create(path).and_then(|mut file| std::io::Write::write_all(&mut file, text));
+        result.map_err(|error| Failure::failed(format!("write the {what} to {path}: {error}")))
+    };
+    if let (Some(path), Some(image)) = (parsed.filled("iidfile"), &built.image) {
+        write(&path, "image ID", image.as_str().as_bytes())?;
+    }
+    if let Some(path) = parsed.filled("metadata-file") {
+        let mut metadata = serde_json::Map::new();
+        if let Some(id) = &built.image {
+            // An image that only an archive was made of is gone by now; its config's digest is what there is.
+            let image = Images::open(context.paths())?.resolve(id.as_str()).ok();
+            metadata.insert("containerimage.config.digest".into(), id.as_str().into());
+            if let Some(image) = image {
+                metadata.insert("containerimage.digest".into(), image.manifest.as_str().into());
+            }
+            if !tags.is_empty() {
+                let names: Vec<String> = tags.iter().map(|tag| plain::complete(tag)).collect();
+                metadata.insert("image.name".into(), names.join(",").into());
+            }
+        }
+        write(&path, "metadata", format!("{:#}\n", serde_json::Value::Object(metadata)).as_bytes())?;
+    }
+    Ok(())
 }
 
 fn was_interrupted(error: &BuildError<EngineError>) -> bool {

@@ -38,7 +38,7 @@ impl<W: Write> Plain<W> {
     /// When it cannot be written.
     pub(super) fn event(&mut self, event: BuildEvent<'_>, now: Instant) -> io::Result<()> {
         match event {
-            BuildEvent::Planned { .. } => Ok(()),
+            BuildEvent::Planned { .. } | BuildEvent::Explained { .. } => Ok(()),
             BuildEvent::Warning { text } => writeln!(self.out, "WARNING: {}", clean(text)),
             BuildEvent::StepStarted(label) => {
                 let gap = if self.last == 0 { "" } else { "\n" };

@@ -2,6 +2,7 @@
 
 mod list;
 mod transfer;
+mod tree;
 
 use super::container::{confirmed, inspect_flags, inspect_kinds, prune_flags};
 use super::context::{Context, NO_IMAGE, each, out, talk};
@@ -80,6 +81,14 @@ pub(super) static VERBS: &[Verb] = &[
         (1, 2),
         import_flags,
         import,
+    ),
+    verb(
+        &["image tree"],
+        "image tree [IMAGE...]",
+        "Draw the layers of images, and which of them are shared",
+        (0, ANY),
+        |flags| flags,
+        tree::tree,
     ),
     verb(&["image prune"], "image prune [OPTIONS]", "Remove unused images", (0, 0), image_prune_flags, prune),
 ];

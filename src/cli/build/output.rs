@@ -1,0 +1,246 @@
+//! `--output`: what a build gives out beside, or instead of, an image in the store.
+
+use crate::build::files::{CopyOptions, Destination, Owner, Source};
+use crate::build::{BuildCache, Built};
+use crate::cli::context::Context;
+use crate::cli::error::Failure;
+use crate::cli::flags::Parsed;
+use crate::engine::{Builder, Engine};
+use crate::image::{Images, diff};
+use crate::oci::Reference;
+use crate::step::{BuildHost, Tree};
+use rustix::fs::{Mode, OFlags, openat};
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+/// One place a result goes to (*docker buildx build, "--output"*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Output {
+    /// An image of the store, with further names.
+    Image(Vec<String>),
+    /// An archive of the image: docker-archive and OCI layout at once.
+    Archive { names: Vec<String>, to: Target },
+    /// The files, in a directory.
+    Local(PathBuf),
+    /// The files, as a tar.
+    Tar(Target),
+    /// Nothing: the cache is filled.
+    CacheOnly,
+}
+
+/// A file, or stdout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    File(PathBuf),
+    Stdout,
+}
+
+impl Target {
+    fn of(text: Option<&str>) -> Self {
+        match text {
+            None | Some("" | "-") => Self::Stdout,
+            Some(path) => Self::File(path.into()),
+        }
+    }
+}
+
+impl Output {
+    /// Reads one `--output`: `DIR`, `-`, or `type=TYPE,NAME=VALUE`.
+    pub(super) fn parse(text: &str) -> Result<Self, String> {
+        if !text.contains('=') {
+            return match text {
+                "" => Err("it is empty".to_owned()),
+                "-" => Ok(Self::Tar(Target::Stdout)),
+                directory => Ok(Self::Local(directory.into())),
+            };
+        }
+        let (mut kind, mut dest, mut names) = (None, None, Vec::new());
+        for field in text.split(',') {
+            let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"))?;
+            match (key, value) {
+                ("type", _) => kind = Some(value),
+                ("dest", _) => dest = Some(value),
+                ("name", _) => names.push(value.to_owned()),
+                ("push", "true") => return Err("'bulkhead push' sends an image once it is built".to_owned()),
+                // What is always so here.
+                ("push", "false") | ("oci-mediatypes" | "tar" | "store" | "unpack", "true") => {}
+                ("compression", "uncompressed") => {}
+                _ => {
+                    let known = "type, dest, name; compression is uncompressed";
+                    return Err(format!("{field} is not known here; known are {known}"));
+                }
+            }
+        }
+        match (kind, dest) {
+            (Some("image"), None) | (Some("docker"), None) => Ok(Self::Image(names)),
+            (Some("docker" | "oci"), dest) => Ok(Self::Archive { names, to: Target::of(dest) }),
+            (Some("tar"), dest) => Ok(Self::Tar(Target::of(dest))),
+            (Some("local"), Some(dest)) if !dest.is_empty() => Ok(Self::Local(dest.into())),
+            (Some("local"), _) => Err("type=local needs dest=DIRECTORY".to_owned()),
+            (Some("cacheonly"), None) => Ok(Self::CacheOnly),
+            (Some("registry"), _) => Err("'bulkhead push' sends an image once it is built".to_owned()),
+            (Some(other), _) => {
+                Err(format!("type {other:?} with these values is none of image, docker, oci, tar, local, cacheonly"))
+            }
+            (None, _) => Err("type=image, docker, oci, tar, local or cacheonly is missing".to_owned()),
+        }
+    }
+
+    /// Reads all `--output`; none is an image.
+    pub(super) fn all(parsed: &Parsed) -> Result<Vec<Self>, Failure> {
+        let outputs = parsed.read_all("output", |text| Self::parse(text).map(|output| vec![output]))?;
+        if outputs.is_empty() {
+            return Ok(vec![Self::Image(Vec::new())]);
+        }
+        let stdout = outputs.iter().filter(|output| output.is_stdout()).count();
+        if stdout > 1 || (stdout == 1 && (parsed.switch("quiet")? || parsed.given("format"))) {
+            return Err(parsed.conflict("only one thing can be written to stdout"));
+        }
+        if stdout == 1 && std::io::stdout().is_terminal() {
+            return Err(Failure::failed("what is built is not written to a terminal").hint("-o type=...,dest=FILE"));
+        }
+        Ok(outputs)
+    }
+
+    /// Tells whether it goes to stdout.
+    pub(super) fn is_stdout(&self) -> bool {
+        matches!(self, Self::Archive { to: Target::Stdout, .. } | Self::Tar(Target::Stdout))
+    }
+
+    /// Tells whether an image has to be made for it.
+    pub(super) fn needs_image(&self) -> bool {
+        matches!(self, Self::Image(_) | Self::Archive { .. })
+    }
+
+    /// Tells whether the image stays in the store.
+    pub(super) fn keeps_image(&self) -> bool {
+        matches!(self, Self::Image(_))
+    }
+
+    /// Names that it gives the image.
+    pub(super) fn names(&self) -> &[String] {
+        match self {
+            Self::Image(names) | Self::Archive { names, .. } => names,
+            _ => &[],
+        }
+    }
+
+    /// Gives the result out. `tags` are those of `-t`; times after `epoch` (seconds since 1970) become it.
+    pub(super) fn write(
+        &self,
+        context: &Context<'_>,
+        builder: &Builder<'_>,
+        built: &Built,
+        tags: &[String],
+        epoch: Option<i64>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Image(_) | Self::CacheOnly => Ok(()),
+            Self::Archive { names, to } => {
+                let Some(id) = &built.image else { return Ok(()) };
+                let images = Images::open(context.paths())?;
+                let image = images.resolve(id.as_str())?;
+                let names = tags.iter().chain(names).map(|name| super::reference(name));
+                let names = names.collect::<Result<Vec<Reference>, _>>()?;
+                to.write(|out| Ok(images.save_as(&image, &names, out)?))
+            }
+            Self::Local(directory) => {
+                let view = builder.view(&built.chain)?;
+                local(view.root()?, directory)
+            }
+            Self::Tar(to) => {
+                let view = builder.view(&built.chain)?;
+                // The view's own descriptor may be one that only names the directory.
+                let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let root = openat(view.root()?, ".", flags, Mode::empty()).map_err(std::io::Error::from)?;
+                to.write(|out| {
+                    diff::write(&root, out, &diff::Options { clamp: epoch })?;
+                    Ok(())
+                })
+            }
+        }
+    }
+}
+
+impl Target {
+    /// Writes a file beside its place and moves it there in the end, or to stdout.
+    fn write(&self, write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>) -> Result<(), Failure> {
+        match self {
+            Self::Stdout => {
+                let mut out = BufWriter::with_capacity(1 << 20, std::io::stdout().lock());
+                write(&mut out)?;
+                Ok(out.flush()?)
+            }
+            Self::File(path) => {
+                let mut draft = path.clone().into_os_string();
+                draft.push(format!(".tmp{}", std::process::id()));
+                let failed = |error| Failure::failed(format!("write {}: {error}", path.display()));
+                let make = || -> Result<(), Failure> {
+                    let mut out = BufWriter::with_capacity(1 << 20, File::create(&draft).map_err(failed)?);
+                    write(&mut out)?;
+                    out.flush().map_err(failed)?;
+                    std::fs::rename(&draft, path).map_err(failed)
+                };
+                make().inspect_err(|_| drop(std::fs::remove_file(&draft)))
+            }
+        }
+    }
+}
+
+/// Copies a tree over what is in a directory; everything belongs to the caller, as in Docker.
+fn local(root: std::os::fd::BorrowedFd<'_>, directory: &Path) -> Result<(), Failure> {
+    let failed = |error: &dyn std::fmt::Display| Failure::failed(format!("write {}: {error}", directory.display()));
+    std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
+    let to = File::open(directory).map_err(|error| failed(&error))?;
+    let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
+    let options = CopyOptions { owner: Some(owner), mode: None, keep: true };
+    let target = Destination { root: to.as_fd(), options };
+    for tree in (Source { root, ignore: None, exclude: None }).pick("/").map_err(|error| failed(&error))? {
+        let copied = target.copy(root, &tree, "/", false);
+        copied.map_err(|error| Failure::from_error(crate::cli::error::exit::FAILED, &error))?;
+    }
+    Ok(())
+}
+
+/// Takes an image that only an archive was made of out of the store again.
+pub(super) fn forget(engine: &Engine, cache: &BuildCache, built: &Built, before: bool) -> Result<(), Failure> {
+    if let (Some(id), false) = (&built.image, before) {
+        engine.remove_image(id.as_str(), true, &|| cache.roots())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_written_as_in_buildx() {
+        let archive = |to| Ok(Output::Archive { names: Vec::new(), to });
+        for (text, expected) in [
+            ("out", Ok(Output::Local("out".into()))),
+            ("-", Ok(Output::Tar(Target::Stdout))),
+            ("type=local,dest=out", Ok(Output::Local("out".into()))),
+            ("type=tar,dest=x.tar", Ok(Output::Tar(Target::File("x.tar".into())))),
+            ("type=tar", Ok(Output::Tar(Target::Stdout))),
+            ("type=docker", Ok(Output::Image(Vec::new()))),
+            ("type=image,name=a:1,push=false", Ok(Output::Image(vec!["a:1".into()]))),
+            ("type=docker,dest=-", archive(Target::Stdout)),
+            ("type=oci,dest=x", archive(Target::File("x".into()))),
+            ("type=cacheonly", Ok(Output::CacheOnly)),
+        ] {
+            assert_eq!(Output::parse(text), expected, "{text}");
+        }
+        for (text, why) in [
+            ("type=local", "needs dest"),
+            ("type=registry,name=x", "bulkhead push"),
+            ("dest=x", "is missing"),
+            ("type=oci,dest=x,compression=zstd", "compression"),
+            ("type=floppy", "floppy"),
+        ] {
+            assert!(Output::parse(text).unwrap_err().contains(why), "{text}");
+        }
+    }
+}

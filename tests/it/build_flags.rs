@@ -1,0 +1,268 @@
+//! Flags of `build`: where the result goes, what is said of it, what is checked and explained.
+
+use crate::support::{World, host, requires};
+
+/// A context `app` in a world with busybox.
+fn app(file: &str, files: &[(&str, &str)]) -> World {
+    let world = World::new();
+    world.busybox();
+    world.write("app/Dockerfile", file);
+    for (name, text) in files {
+        world.write(&format!("app/{name}"), text);
+    }
+    world
+}
+
+/// Ids of the images that are there.
+fn images(world: &World) -> Vec<String> {
+    world.ok(&["images", "-q"]).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn the_result_goes_where_output_says() {
+    requires!(root, program "tar");
+    let world = app("FROM scratch\nCOPY --chmod=750 --chown=7:8 a dir/\nCOPY b /\n", &[("a", "A"), ("b", "B")]);
+    let before = images(&world);
+    world.ok(&["build", "-o", "out", "app"]);
+    assert_eq!(std::fs::read_to_string(world.path("out/dir/a")).unwrap(), "A");
+    let stat = host("stat", &["-c", "%a %u:%g", world.path("out/dir/a").to_str().unwrap()]).ok();
+    assert_eq!(stat, "750 0:0", "files of a directory are the caller's");
+    world.write("out/kept", "kept");
+    world.ok(&["build", "--output", "type=local,dest=out", "app"]);
+    assert!(world.path("out/kept").exists() && world.path("out/b").exists(), "what is there stays");
+    world.ok(&["build", "-o", "type=tar,dest=files.tar", "app"]);
+    let list = host("tar", &["-tvf", world.path("files.tar").to_str().unwrap(), "--numeric-owner"]).ok();
+    assert!(list.contains("-rwxr-x--- 7/8") && list.contains("dir/a"), "{list}");
+    let stdout = world.bulkhead(&["build", "-o", "-", "app"]).code(0);
+    assert!(stdout.stdout.contains("ustar"), "a tar on stdout");
+    assert_eq!(images(&world), before, "none of these makes an image");
+    // Archives are read again under their names, and leave no image behind either.
+    for kind in ["oci", "docker"] {
+        world.ok(&["build", "-t", "given:1", "-o", &format!("type={kind},dest=image.tar"), "app"]);
+        assert_eq!(images(&world), before);
+        assert!(world.ok(&["load", "-i", "image.tar"]).contains("given:1"));
+        world.ok(&["rmi", "given:1"]);
+    }
+    world.ok(&["build", "-t", "one:1", "-o", "type=image,name=two:1", "-o", "type=local,dest=both", "app"]);
+    assert_eq!(world.inspect("one:1", "{{.Id}}"), world.inspect("two:1", "{{.Id}}"));
+    assert!(world.path("both/b").exists());
+    world.ok(&["build", "-t", "none:1", "-o", "type=cacheonly", "app"]);
+    world.bulkhead(&["inspect", "none:1"]).fails(1, &["none:1"]);
+    world.bulkhead(&["build", "-o", "type=floppy", "app"]).fails(125, &["floppy"]);
+    world.bulkhead(&["build", "-o", "-", "-q", "app"]).fails(125, &["stdout"]);
+}
+
+#[test]
+fn ids_metadata_and_annotations_are_written() {
+    requires!(root, program "tar");
+    let world = app("FROM busybox\nLABEL a=1\n", &[]);
+    let flags = ["--iidfile", "id", "--metadata-file", "meta.json", "--label", "b=2", "--annotation", "org.x=y z"];
+    world.ok(&[&["build", "-t", "app:1"], &flags[..], &["app"]].concat());
+    let id = world.inspect("app:1", "{{.Id}}");
+    assert_eq!(std::fs::read_to_string(world.path("id")).unwrap(), id);
+    let text = std::fs::read_to_string(world.path("meta.json")).unwrap();
+    let metadata: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(metadata["containerimage.config.digest"], id.as_str());
+    assert_eq!(metadata["image.name"], "docker.io/library/app:1");
+    assert_eq!(world.inspect("app:1", "{{json .Config.Labels}}"), r#"{"a":"1","b":"2"}"#);
+    world.ok(&["save", "-o", "app.tar", "app:1"]);
+    let manifest = metadata["containerimage.digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let member = format!("blobs/sha256/{manifest}");
+    let manifest = host("tar", &["-xOf", world.path("app.tar").to_str().unwrap(), &member]).ok();
+    assert!(manifest.contains(r#""annotations":{"org.x":"y z"}"#), "{manifest}");
+    world.bulkhead(&["build", "--annotation", "index:a=b", "app"]).fails(125, &["manifest"]);
+    world.bulkhead(&["build", "--sbom=true", "app"]).fails(1, &["--sbom=false"]);
+    world.ok(&["build", "-q", "--sbom=false", "--provenance=false", "app"]);
+    world.bulkhead(&["build", "--cache-to", "type=local,dest=x", "app"]).fails(1, &["--cache-to"]);
+    let read = world.bulkhead(&["build", "-q", "--cache-from", "app:1", "app"]).code(0);
+    assert!(read.stderr.contains("warning: --cache-from app:1"), "{}", read.stderr);
+}
+
+#[test]
+fn explain_names_the_file_the_variable_and_the_parent() {
+    requires!(root);
+    let world = app(
+        "FROM busybox\nARG V=1\nRUN echo $V > /v\nCOPY . /src\nRUN cat /src/a > /copy\n",
+        &[("a", "1"), ("dir/b", "1")],
+    );
+    let explain = |more: &[&str]| world.ok(&[&["build", "--explain"], more, &["app"]].concat());
+    assert_eq!(explain(&[]).matches("nothing like it is in the cache").count(), 3);
+    let again = explain(&[]);
+    assert_eq!(again.matches("nothing it is made of has changed").count(), 3, "{again}");
+    world.write("app/dir/b", "2");
+    world.write("app/new", "2");
+    let changed = explain(&[]);
+    assert!(changed.contains("done    [3/4] COPY . /src\n        file dir/b changed; file new is new\n"), "{changed}");
+    assert!(changed.contains("what is below it changed: COPY . /src"), "{changed}");
+    let lines = explain(&["--format", "json", "--build-arg", "V=2"]);
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(first["reasons"][0], serde_json::json!({ "kind": "variable", "name": "V", "change": "changed" }));
+    assert_eq!((first["cached"].as_bool(), first["line"].as_u64()), (Some(false), Some(3)));
+    assert!(explain(&["--no-cache", "--build-arg", "V=2"]).contains("the cache was not to be used"));
+    assert_eq!(explain(&["--build-arg", "V=2"]).matches("cached  ").count(), 3);
+}
+
+#[test]
+fn check_finds_and_the_build_tells() {
+    requires!(root);
+    let world = app("FROM busybox AS Base\nENV API_KEY=1\nCMD echo\n", &[]);
+    let found = world.bulkhead(&["build", "--check", "app"]);
+    assert_eq!(found.code, 1, "{found:?}");
+    for text in [
+        "Check complete, 3 warnings have been found!",
+        "WARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/",
+        ">>>    3 | CMD echo",
+    ] {
+        assert!(found.stdout.contains(text), "{text}: {}", found.stdout);
+    }
+    assert_eq!(images(&world).len(), 1, "nothing is built");
+    let json = world.bulkhead(&["build", "--call", "check", "--format", "json", "app"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["warnings"][1]["ruleName"], "SecretsUsedInArgOrEnv");
+    let built = world.bulkhead(&["build", "app"]).code(0);
+    assert!(built.stderr.contains("3 warnings found") && built.stderr.contains("(line 3)"), "{}", built.stderr);
+    world.write("app/Dockerfile", "# check=error=true\nFROM busybox\nCMD echo\n");
+    world.bulkhead(&["build", "app"]).fails(1, &["lint violation found for rules: JSONArgsRecommended"]);
+    world.write("app/Dockerfile", "# check=skip=JSONArgsRecommended;error=true\nFROM busybox\nCMD echo\n");
+    assert_eq!(world.ok(&["build", "--check", "app"]), "Check complete, no warnings found.");
+    world.ok(&["build", "app"]);
+    world.write("app/Dockerfile", "FROM busybox\nRUNN x\n");
+    world.bulkhead(&["build", "--check", "app"]).fails(1, &["Dockerfile:2", "RUNN"]);
+}
+
+#[test]
+fn an_archive_on_stdin_is_a_context() {
+    requires!(root, program "tar");
+    let world = app("FROM scratch\nCOPY . /all/\n", &[("a", "A"), ("hidden", "H"), (".dockerignore", "hidden\n")]);
+    world.write("app/sub/other.df", "FROM busybox\nCOPY a /only\n");
+    let directory = world.path("app");
+    for (archive, flags) in [("plain.tar", "-cf"), ("gzip.tar.gz", "-czf")] {
+        let archive = world.path(archive);
+        host("tar", &["-C", directory.to_str().unwrap(), flags, archive.to_str().unwrap(), "."]).ok();
+        let bytes = std::fs::read(archive).unwrap();
+        world.bulkhead_with(&["build", "-o", "out", "-"], Some(&bytes)).ok();
+        assert!(world.path("out/all/a").exists() && !world.path("out/all/hidden").exists());
+        world.bulkhead_with(&["build", "-t", "sub:1", "-f", "sub/other.df", "-"], Some(&bytes)).ok();
+        assert_eq!(world.ok(&["run", "--rm", "--network", "none", "sub:1", "cat", "/only"]), "A");
+        std::fs::remove_dir_all(world.path("out")).unwrap();
+    }
+    let left = std::fs::read_dir(world.root.join("content/ingest")).unwrap().count();
+    assert_eq!(left, 0, "what was unpacked is gone");
+    world.bulkhead_with(&["build", "-f", "x", "-"], Some(b"FROM busybox\n")).fails(1, &["no archive"]);
+    world.bulkhead_with(&["build", "-"], Some(b"\x1f\x8b\x08broken")).fails(1, &[]);
+}
+
+#[test]
+fn an_epoch_gives_the_same_digests_in_another_store() {
+    requires!(root);
+    let file = "FROM busybox\nCOPY . /src\nWORKDIR /work\nRUN mkdir -p /made/dir && echo x > /made/dir/file\nENV A=1\n";
+    // The same base in each store: an imported one tells when that was.
+    let origin = app(file, &[]);
+    let base = origin.path("base.tar");
+    origin.ok(&["save", "-o", base.to_str().unwrap(), "busybox"]);
+    let build = |flags: &[&str], epoch: Option<&str>| {
+        let world = World::new();
+        world.ok(&["load", "-i", base.to_str().unwrap()]);
+        for (name, text) in [("Dockerfile", file), ("a", "A"), ("dir/b", "B")] {
+            world.write(&format!("app/{name}"), text);
+        }
+        let variables: Vec<(&str, &str)> = epoch.iter().map(|epoch| ("SOURCE_DATE_EPOCH", *epoch)).collect();
+        let id = world.bulkhead_in(&[&["build", "-q"], flags, &["app"]].concat(), None, &variables).ok();
+        let created = world.inspect(&id, "{{.Created}}");
+        (id, created)
+    };
+    let (first, created) = build(&[], Some("1000000000"));
+    assert_eq!(created, "2001-09-09T01:46:40Z");
+    // Long enough for the times of files to be others.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    assert_eq!(build(&[], Some("1000000000")).0, first);
+    assert_ne!(build(&[], Some("1000000001")).0, first);
+    let (rewritten, created) = build(&["--rewrite-timestamp"], None);
+    assert_eq!((created.as_str(), &build(&["--rewrite-timestamp"], None).0), ("1970-01-01T00:00:00Z", &rewritten));
+}
+
+#[test]
+fn stages_without_cache_progress_for_programs_and_the_tree_of_layers() {
+    requires!(root);
+    let uuid = "cat /proc/sys/kernel/random/uuid";
+    let file =
+        format!("FROM busybox AS one\nRUN {uuid} > /one\nFROM busybox\nRUN {uuid} > /two\nCOPY --from=one /one /\n");
+    let world = app(&file, &[]);
+    let build = |flags: &[&str]| {
+        world.ok(&[&["build", "-t", "app:1"], flags, &["app"]].concat());
+        let seen = world.ok(&["run", "--rm", "--network", "none", "app:1", "cat", "/one", "/two"]);
+        seen.split('\n').map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = build(&[]);
+    assert_eq!(build(&[]), first);
+    let filtered = build(&["--no-cache-filter", "one"]);
+    assert!(filtered[0] != first[0] && filtered[1] == first[1], "{first:?} {filtered:?}");
+    let raw = world.bulkhead(&["build", "--progress", "rawjson", "--no-cache", "app"]).code(0);
+    let lines: Vec<serde_json::Value> =
+        raw.stderr.lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
+    let completed = lines.iter().filter(|line| line["vertexes"][0]["completed"].is_string()).count();
+    assert_eq!(completed, 5, "{}", raw.stderr);
+    let tree = world.ok(&["image", "tree", "busybox", "app:1"]);
+    assert!(tree.starts_with("└─ ") && tree.contains("1 layer  busybox:latest"), "{tree}");
+    assert!(tree.contains("   └─ ") && tree.contains("2 layers  app:1") && tree.contains("2 images: "), "{tree}");
+}
+
+#[test]
+fn a_repository_is_a_context() {
+    requires!(root, program "git");
+    let world = app("FROM scratch\nCOPY . /all/\n", &[("a", "first")]);
+    let source = world.path("served/app.git");
+    let git = |arguments: &[&str]| {
+        let at = [
+            "-C",
+            source.to_str().unwrap(),
+            "-c",
+            "user.name=n",
+            "-c",
+            "user.email=e@x",
+            "-c",
+            "init.defaultBranch=main",
+        ];
+        host("git", &[&at[..], arguments].concat()).ok()
+    };
+    std::fs::create_dir_all(world.path("served")).unwrap();
+    host("cp", &["-r", world.path("app").to_str().unwrap(), source.to_str().unwrap()]).ok();
+    git(&["init", "-q"]);
+    git(&["add", "-A"]);
+    git(&["commit", "-qm", "one"]);
+    git(&["tag", "v1"]);
+    world.write("served/app.git/a", "second");
+    world.write("served/app.git/sub/Dockerfile", "FROM scratch\nCOPY b /\n");
+    world.write("served/app.git/sub/b", "B");
+    std::os::unix::fs::symlink("/etc", source.join("out")).unwrap();
+    git(&["add", "-A"]);
+    git(&["commit", "-qm", "two"]);
+    let netns = format!("--net=/run/netns/{}", world.netns.as_deref().unwrap());
+    let base = format!("--base-path={}", world.path("served").display());
+    let daemon = format!("{}/git-daemon", host("git", &["--exec-path"]).ok().trim());
+    let mut server = std::process::Command::new("nsenter")
+        .args([&netns, "--", &daemon, "--export-all", "--reuseaddr", "--listen=127.0.0.1", &base])
+        .spawn()
+        .unwrap();
+    crate::support::wait_for("the server of the repository", 10, || {
+        let listens = world.host("sh", &["-c", "ss -ltn | grep -q :9418"]);
+        (listens.code == 0).then_some(())
+    });
+    let read = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
+    world.ok(&["build", "-o", "head", "git://127.0.0.1/app.git"]);
+    assert_eq!(read("head/all/a"), "second");
+    assert!(!world.path("head/all/.git").exists(), "the repository itself is no part of it");
+    world.ok(&["build", "-o", "tag", "git://127.0.0.1/app.git#v1"]);
+    assert_eq!(read("tag/all/a"), "first");
+    let commit = git(&["rev-parse", "--short", "v1"]);
+    world.ok(&["build", "-o", "commit", &format!("git://127.0.0.1/app.git#{commit}")]);
+    assert_eq!(read("commit/all/a"), "first");
+    world.ok(&["build", "-o", "sub", "git://127.0.0.1/app.git#:sub"]);
+    assert_eq!(read("sub/b"), "B");
+    world.bulkhead(&["build", "git://127.0.0.1/app.git#nowhere"]).fails(1, &["nowhere"]);
+    world.bulkhead(&["build", "git://127.0.0.1/app.git#:out"]).fails(1, &["\"out\""]);
+    server.kill().unwrap();
+    server.wait().unwrap();
+    world.bulkhead(&["build", "git://127.0.0.1/other.git"]).fails(1, &["other.git"]);
+    assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0);
+}
