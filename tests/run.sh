@@ -9,7 +9,9 @@ need gcc=gcc musl-tools=musl-gcc iproute2=ip nftables=nft busybox-static=busybox
 need_if_possible mmdebstrap=mmdebstrap strace=strace util-linux=nsenter jq=jq curl=curl skopeo=skopeo docker-registry=docker-registry libseccomp-dev=/usr/include/seccomp.h
 need_rust
 
-# Base images of the server tests: made once, kept outside the repository. BULKHEAD_TEST_IMAGES="" goes without.
+# Base images of the server tests: made once, kept outside the repository. BULKHEAD_TEST_IMAGES="" goes without, and so do the
+# tests beside the code.
+case " $* " in *" --test "*) ;; *" --lib "*) BULKHEAD_TEST_IMAGES="" ;; esac
 if [ "$(id -u)" = 0 ] && have mmdebstrap; then
   for name in ${BULKHEAD_TEST_IMAGES-busybox python node nginx redis postgres mariadb}; do
     examples/images/make.sh "$name" >/dev/null || say "no image $name: the tests that need it will be skipped"

@@ -1,6 +1,6 @@
 //! Full disks: each command says so, loses nothing, and works again once there is room.
 
-use crate::support::{Outcome, World, busybox_tar, host, requires, wait_for};
+use crate::support::{Outcome, World, busybox_tar, host, kernel, requires, wait_for};
 use std::path::{Path, PathBuf};
 
 /// A world whose directory `which` is a small file system of its own.
@@ -21,10 +21,7 @@ impl Small {
 
     /// A small store. Before Linux 6.3 a tmpfs takes no id-mapped mounts, and so no containers.
     fn store(mebibytes: u32) -> Self {
-        let release = host("uname", &["-r"]).ok();
-        let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let version = (numbers.next().unwrap(), numbers.next().unwrap());
-        if version >= (6, 3) { Self::new(|world| &world.root, mebibytes) } else { Self::ext4(mebibytes + 8) }
+        if kernel() >= (6, 3) { Self::new(|world| &world.root, mebibytes) } else { Self::ext4(mebibytes + 8) }
     }
 
     /// As [`Small::new`] with the store on the file system of most machines.

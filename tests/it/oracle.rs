@@ -160,6 +160,6 @@ fn oracle_images_survive_the_way_through_the_other_and_back() {
         maker(&["load", "-i", &back]);
         assert_eq!(told(maker, &image), at_first, "made by {origin}, back from the other");
         other(&["rmi", &image]);
-        there(&["rmi", &image]);
+        maker(&["rmi", &image]);
     }
 }

@@ -66,6 +66,13 @@ pub(crate) fn wait_for<T>(what: &str, seconds: u64, mut ready: impl FnMut() -> O
     }
 }
 
+/// Version and patch level of the kernel.
+pub(crate) fn kernel() -> (u32, u32) {
+    let release = host("uname", &["-r"]).ok();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 /// Tests that look at the whole machine run alone; all others share.
 static MACHINE: RwLock<()> = RwLock::new(());
 static WORLDS: AtomicU32 = AtomicU32::new(0);
