@@ -2,8 +2,8 @@
 
 use super::codec::{self, Receiver};
 use super::error::{CodecError, ShimError, io_error};
-use super::plan::{ShimPlan, State};
-use super::protocol::{Failure, NetworkHandles, Reply, Request, StopReason};
+use super::plan::State;
+use super::protocol::{Failure, Reply, Request, StopReason};
 use crate::sandbox::Process;
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// Name of the control socket in a shim's directory.
 pub(super) const SOCKET: &str = "shim.sock";
 /// How long a request that needs no waiting may take before the shim counts as hung.
-const ANSWER: Duration = Duration::from_secs(30);
+pub(super) const ANSWER: Duration = Duration::from_secs(30);
 
 /// A connection to a running shim.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Client {
     }
 
     /// Asks and waits for the answer that `pick` recognises; answers to other open requests are kept for later.
-    fn ask<T>(
+    pub(super) fn ask<T>(
         &mut self,
         what: &'static str,
         request: Option<(&Request, &[BorrowedFd<'_>])>,
@@ -280,7 +280,7 @@ impl Client {
         })
     }
 
-    /// Says that what the container held has been taken down; see [`ShimPlan::starter_finishes`].
+    /// Says that what the container held has been taken down; see [`super::ShimPlan::starter_finishes`].
     ///
     /// # Errors
     /// When the shim is gone already.
@@ -325,100 +325,9 @@ impl AsFd for Exec {
     }
 }
 
-/// The launch socket of a shim that has no plan yet. Dropping it before [`LaunchConn::proceed`] ends the shim silently.
-#[derive(Debug)]
-pub struct LaunchConn {
-    client: Client,
-}
-
-/// What stands before the first process runs.
-#[derive(Debug)]
-pub struct Prepared {
-    /// Host pid of a process inside, for `/proc/PID/ns`.
-    pub pid: i32,
-    /// The container's own network namespace, when it has one.
-    pub network: Option<OwnedFd>,
-}
-
-impl LaunchConn {
-    /// Takes over one end of a socket pair whose other end a shim holds.
-    pub(super) fn from_socket(socket: OwnedFd) -> Self {
-        Self { client: Client::from_socket(socket) }
-    }
-
-    /// Sends the plan and waits until the namespaces stand.
-    ///
-    /// # Errors
-    /// [`ShimError::Failed`] when the sandbox could not be made.
-    pub fn launch(&mut self, plan: ShimPlan) -> Result<Prepared, ShimError> {
-        self.client.ask("launch", Some((&Request::Launch(Box::new(plan)), &[])), Some(ANSWER), namespaces)
-    }
-
-    /// Attaches before the first process runs, so that nothing of its output is missed.
-    ///
-    /// # Errors
-    /// When the shim is gone.
-    pub fn attach(&mut self, stdin: bool, output: bool) -> Result<OwnedFd, ShimError> {
-        self.client.attach(stdin, output)
-    }
-
-    /// Says that the network is in place and waits until the first process runs; returns its host pid. The descriptors
-    /// are those of `handles`, in order.
-    ///
-    /// # Errors
-    /// [`ShimError::Failed`] with the kind that decides the exit code of `run`.
-    pub fn proceed(&mut self, handles: NetworkHandles, descriptors: &[BorrowedFd<'_>]) -> Result<i32, ShimError> {
-        self.client.ask("start", Some((&Request::Proceed(handles), descriptors)), Some(ANSWER), started)
-    }
-
-    /// Starts a container between whose namespaces and first process nobody has anything to do: asks all that [`Self::launch`],
-    /// [`Self::attach`] and [`Self::proceed`] ask at once, so that the shim waits for nobody. Returns the stream, if one was
-    /// asked for with `(stdin, output)`.
-    ///
-    /// # Errors
-    /// As those.
-    pub fn launch_through(
-        &mut self,
-        plan: ShimPlan,
-        attach: Option<(bool, bool)>,
-    ) -> Result<Option<OwnedFd>, ShimError> {
-        self.client.send(&Request::Launch(Box::new(plan)), &[])?;
-        // A shim that gave up by now has said why, which is read below.
-        if let Some((stdin, output)) = attach {
-            let _ = self.client.send(&Request::Attach { stdin, output }, &[]);
-        }
-        let _ = self.client.send(&Request::Proceed(NetworkHandles::default()), &[]);
-        self.client.ask("launch", None, Some(ANSWER), namespaces)?;
-        let stream = attach.map(|_| self.client.ask("attach", None, Some(ANSWER), stream)).transpose()?;
-        self.client.ask("start", None, Some(ANSWER), started)?;
-        Ok(stream)
-    }
-
-    /// Goes on with the same connection as a control connection.
-    pub fn into_client(self) -> Client {
-        self.client
-    }
-}
-
-fn namespaces(reply: Reply, descriptors: &mut Vec<OwnedFd>) -> Result<Prepared, Reply> {
-    match reply {
-        Reply::Namespaces { net, pid } if net == (descriptors.len() == 1) => {
-            Ok(Prepared { pid, network: descriptors.pop() })
-        }
-        other => Err(other),
-    }
-}
-
-fn stream(reply: Reply, descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, Reply> {
+pub(super) fn stream(reply: Reply, descriptors: &mut Vec<OwnedFd>) -> Result<OwnedFd, Reply> {
     match reply {
         Reply::Attached if descriptors.len() == 1 => Ok(descriptors.remove(0)),
-        other => Err(other),
-    }
-}
-
-fn started(reply: Reply, _: &mut Vec<OwnedFd>) -> Result<i32, Reply> {
-    match reply {
-        Reply::Started { pid } => Ok(pid),
         other => Err(other),
     }
 }

@@ -6,6 +6,7 @@
 //! allocates anything (`ARCHITECTURE.md` "One container, four processes"), so that it stays small.
 
 mod client;
+mod client_launch;
 mod client_stream;
 mod codec;
 mod control;
@@ -33,7 +34,8 @@ mod streams;
 mod supervisor;
 mod title;
 
-pub use client::{Client, Exec, LaunchConn, Prepared, Stopped};
+pub use client::{Client, Exec, Stopped};
+pub use client_launch::{LaunchConn, Prepared};
 pub use error::{CodecError, ShimError};
 pub use lock::{is_alive, shim_pid};
 pub use log::LogStream;

@@ -3,7 +3,7 @@
 //! The seed waits on a socket. It becomes a shim itself (`run` pays one fork and no exec), or forks further ones for
 //! callers that have threads by then or start several containers. It ends silently when its socket closes.
 
-use super::client::LaunchConn;
+use super::client_launch::LaunchConn;
 use super::codec::socket_pair;
 use super::error::{ShimError, io_error};
 use super::jail::Jail;

@@ -1,6 +1,6 @@
 //! Prints values as Go's `fmt` does.
 
-use serde_json::{Number, Value};
+use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
@@ -38,10 +38,8 @@ pub(super) fn write_value(out: &mut String, value: &Value, top: bool) {
             out.push(']');
         }
         Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_by_key(|(key, _)| *key);
             out.push_str("map[");
-            for (index, (key, item)) in entries.into_iter().enumerate() {
+            for (index, (key, item)) in sorted(map).into_iter().enumerate() {
                 if index > 0 {
                     out.push(' ');
                 }
@@ -61,6 +59,13 @@ fn write_number(out: &mut String, number: &Number) {
             let _ = write!(out, "{number}");
         }
     }
+}
+
+/// Lists what a map holds as Go prints it: by key.
+fn sorted(map: &Map<String, Value>) -> Vec<(&String, &Value)> {
+    let mut entries: Vec<_> = map.iter().collect();
+    entries.sort_by_key(|(key, _)| *key);
+    entries
 }
 
 /// Prints a float as Go's `%g` with the shortest digits: exponents below -4 and from 6 on.
@@ -241,10 +246,8 @@ impl Verb {
                 out.push(']');
             }
             (_, Value::Object(map)) if letter != 'v' => {
-                let mut entries: Vec<_> = map.iter().collect();
-                entries.sort_by_key(|(key, _)| *key);
                 out.push_str("map[");
-                for (index, (key, item)) in entries.into_iter().enumerate() {
+                for (index, (key, item)) in sorted(map).into_iter().enumerate() {
                     if index > 0 {
                         out.push(' ');
                     }

@@ -60,16 +60,18 @@ impl Frames {
     }
 }
 
+/// Writes a frame, as a shim does.
+#[cfg(test)]
+pub(super) fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![stream, 0, 0, 0];
+    bytes.extend((payload.len() as u32).to_be_bytes());
+    bytes.extend(payload);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![stream, 0, 0, 0];
-        bytes.extend((payload.len() as u32).to_be_bytes());
-        bytes.extend(payload);
-        bytes
-    }
 
     #[test]
     fn frames_are_taken_apart_wherever_they_are_cut() {

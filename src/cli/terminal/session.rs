@@ -255,15 +255,9 @@ impl Session<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::frames::frame;
     use super::*;
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-
-    fn frame(stream: u8, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = vec![stream, 0, 0, 0];
-        bytes.extend((payload.len() as u32).to_be_bytes());
-        bytes.extend(payload);
-        bytes
-    }
 
     struct Deaf;
     impl Remote for Deaf {
