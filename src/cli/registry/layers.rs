@@ -44,13 +44,16 @@ struct Row {
 }
 
 impl Row {
-    /// Returns its line.
-    fn text(&self, words: &Words) -> String {
+    /// Returns its line; a narrow one has no room for a bar.
+    fn text(&self, words: &Words, wide: bool) -> String {
         let what = match self.state {
             State::Pending => words.pending.to_owned(),
             State::Waiting => "Waiting".to_owned(),
             // All bytes are here, and what they hold is still being written.
             State::Coming if self.bytes >= self.total => words.ending.to_owned(),
+            State::Coming if !wide => {
+                format!("{} {}/{}", words.coming, human_size(self.bytes), human_size(self.total))
+            }
             State::Coming => format!("{} {}", words.coming, bar(self.bytes, Some(self.total))),
             State::Exists => words.exists.to_owned(),
             State::Done => words.done.to_owned(),
@@ -115,7 +118,7 @@ impl<W: Write> Layers<W> {
         match state {
             State::Coming if changed => writeln!(self.out, "{}: {} {size}", digest.short(), self.words.coming),
             State::Exists | State::Done => {
-                let text = row.text(&self.words);
+                let text = row.text(&self.words, false);
                 writeln!(self.out, "{text}")
             }
             _ => Ok(()),
@@ -143,7 +146,7 @@ impl<W: Write> Layers<W> {
         self.erase()?;
         if whole {
             for row in &self.rows {
-                writeln!(self.out, "{}", row.text(&self.words))?;
+                writeln!(self.out, "{}", row.text(&self.words, self.is_wide()))?;
             }
         }
         self.rows.clear();
@@ -153,13 +156,18 @@ impl<W: Write> Layers<W> {
     /// Returns the lines to draw: those in work first where there is not room for all.
     fn lines(&self, rows: usize) -> Vec<String> {
         if self.rows.len() <= rows {
-            return self.rows.iter().map(|row| row.text(&self.words)).collect();
+            return self.rows.iter().map(|row| row.text(&self.words, self.is_wide())).collect();
         }
         let active = |row: &&Row| matches!(row.state, State::Coming | State::Waiting);
         let done = self.rows.iter().filter(|row| matches!(row.state, State::Exists | State::Done)).count();
         let mut lines = vec![format!("{done} of {} layers complete", self.rows.len())];
-        lines.extend(self.rows.iter().filter(active).take(rows - 1).map(|row| row.text(&self.words)));
+        lines.extend(self.rows.iter().filter(active).take(rows - 1).map(|row| row.text(&self.words, self.is_wide())));
         lines
+    }
+
+    /// Tells whether a line has room for a bar, as Docker does.
+    fn is_wide(&self) -> bool {
+        (self.columns)() > 110
     }
 
     fn draw(&mut self, now: Instant, at_once: bool) -> io::Result<()> {
@@ -197,10 +205,10 @@ mod tests {
         done: "Pull complete",
     };
 
-    fn shown(live: bool, act: impl Fn(&mut Layers<&mut Vec<u8>>, &[Digest])) -> String {
+    fn shown(live: bool, columns: fn() -> usize, act: impl Fn(&mut Layers<&mut Vec<u8>>, &[Digest])) -> String {
         let mut out = Vec::new();
         let digests = [Digest::of(b"a"), Digest::of(b"b")];
-        let mut layers = Layers::new(&mut out, live, || 80, WORDS);
+        let mut layers = Layers::new(&mut out, live, columns, WORDS);
         let named: Vec<_> = digests.iter().map(|digest| (digest.clone(), 1000)).collect();
         layers.event(LayerEvent::Layers(&named), Instant::now()).unwrap();
         act(&mut layers, &digests);
@@ -210,33 +218,40 @@ mod tests {
 
     #[test]
     fn plain_lines_say_what_matters() {
-        let text = shown(false, |layers, digests| {
-            let now = Instant::now();
-            layers.event(LayerEvent::Exists(&digests[0]), now).unwrap();
-            for _ in 0..2 {
-                layers.event(LayerEvent::Bytes(&digests[1], 500), now).unwrap();
-            }
-            layers.say("something else").unwrap();
-            layers.event(LayerEvent::Done(&digests[1]), now).unwrap();
-            layers.finish(true).unwrap();
-        });
+        let text = shown(
+            false,
+            || 80,
+            |layers, digests| {
+                let now = Instant::now();
+                layers.event(LayerEvent::Exists(&digests[0]), now).unwrap();
+                for _ in 0..2 {
+                    layers.event(LayerEvent::Bytes(&digests[1], 500), now).unwrap();
+                }
+                layers.say("something else").unwrap();
+                layers.event(LayerEvent::Done(&digests[1]), now).unwrap();
+                layers.finish(true).unwrap();
+            },
+        );
         assert_eq!(text, "A: Already exists\nB: Downloading 1kB\nsomething else\nB: Pull complete\n");
     }
 
     #[test]
     fn a_terminal_is_drawn_over_and_left_whole() {
-        let text = shown(true, |layers, digests| {
-            let later = Instant::now() + PAUSE;
-            layers.event(LayerEvent::Bytes(&digests[0], 500), later).unwrap();
-            layers.event(LayerEvent::Bytes(&digests[0], 500), later).unwrap();
-            layers.event(LayerEvent::Done(&digests[0]), later).unwrap();
-            layers.finish(true).unwrap();
-        });
-        let frames: Vec<&str> = text.split("\x1b[2A\r\x1b[J").collect();
-        assert_eq!(frames.len(), 3, "{text:?}");
-        assert_eq!(frames[0], "A: Pulling fs layer\nB: Pulling fs layer\n");
-        assert!(frames[1].contains("] 500B/1kB\nB: "), "{text:?}");
-        assert_eq!(frames[2], "A: Pull complete\nB: Pulling fs layer\n");
+        for (columns, expected) in [(80, "A: Downloading 500B/1kB\nB: "), (120, "] 500B/1kB\nB: ")] {
+            let width: fn() -> usize = if columns == 80 { || 80 } else { || 120 };
+            let text = shown(true, width, |layers, digests| {
+                let later = Instant::now() + PAUSE;
+                layers.event(LayerEvent::Bytes(&digests[0], 500), later).unwrap();
+                layers.event(LayerEvent::Bytes(&digests[0], 500), later).unwrap();
+                layers.event(LayerEvent::Done(&digests[0]), later).unwrap();
+                layers.finish(true).unwrap();
+            });
+            let frames: Vec<&str> = text.split("\x1b[2A\r\x1b[J").collect();
+            assert_eq!(frames.len(), 3, "{text:?}");
+            assert_eq!(frames[0], "A: Pulling fs layer\nB: Pulling fs layer\n");
+            assert!(frames[1].contains(expected), "{text:?}");
+            assert_eq!(frames[2], "A: Pull complete\nB: Pulling fs layer\n");
+        }
     }
 
     #[test]

@@ -93,6 +93,8 @@ pub(super) fn compress(
                 out.write_all(&sum.to_le_bytes())?;
                 out.write_all(&length.to_le_bytes())
             }
+            // Nothing is a frame, too.
+            Format::Zstd if length == 0 => out.write_all(&format.pack(Vec::new())?),
             _ => Ok(()),
         }
     })

@@ -29,7 +29,7 @@ pub use http::{Deadlines, Proxies};
 pub use pull::{LayerEvent, Pulled};
 pub use push::Pushed;
 pub use tls::Trust;
-pub use token::{Anonymous, Credential, Credentials};
+pub use token::{Credential, Credentials};
 
 use super::error::{ImageError, Result};
 

@@ -68,10 +68,12 @@ pub(super) fn rest_of(at: u64, size: u64, status: u16, content_range: Option<&st
 fn content_range_of(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, length) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let (first, last) = range.split_once('-')?;
-    let (first, last): (u64, u64) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-    let length = match length.trim() {
+    // `parse` would take a sign.
+    let number = |text: &str| text.parse().ok().filter(|_: &u64| text.bytes().all(|b| b.is_ascii_digit()));
+    let (first, last) = (number(first)?, number(last)?);
+    let length = match length {
         "*" => None,
-        digits => Some(digits.parse().ok()?),
+        digits => Some(number(digits)?),
     };
     (first <= last && length.is_none_or(|length| last < length)).then_some((first, length))
 }
@@ -118,6 +120,8 @@ mod tests {
             (206, Some("bytes 4-9/9")),
             (206, Some("bytes 8-4/9")),
             (206, Some("lines 4-8/9")),
+            (206, Some("bytes +4-8/9")),
+            (206, Some("bytes 4 - 8/9")),
             (204, None),
             (416, None),
         ] {

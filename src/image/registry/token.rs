@@ -51,16 +51,6 @@ pub trait Credentials: Sync {
     fn find(&self, registry: &str) -> std::result::Result<Option<Credential>, String>;
 }
 
-/// No credentials.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Anonymous;
-
-impl Credentials for Anonymous {
-    fn find(&self, _: &str) -> std::result::Result<Option<Credential>, String> {
-        Ok(None)
-    }
-}
-
 /// What a token place answers.
 #[derive(Deserialize)]
 struct Answer {

@@ -114,9 +114,9 @@ pub(super) fn origin(secure: bool, authority: &str) -> Option<Origin> {
         None => authority.find(':').map_or((authority, ""), |colon| authority.split_at(colon)),
     };
     let port = match port.strip_prefix(':') {
-        Some(digits) => digits.parse().ok().filter(|port| *port > 0)?,
+        Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|port| *port > 0)?,
         None if port.is_empty() => port_of(secure),
-        None => return None,
+        _ => return None,
     };
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
     let fine = !host.is_empty() && host.len() <= 253 && host.bytes().all(plain);
@@ -176,6 +176,7 @@ mod tests {
             "https://u:p@a/",
             "http://a:0/",
             "http://a:x",
+            "http://a:+1",
             "http://a/ b",
             "http://[x]/",
         ] {
