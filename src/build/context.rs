@@ -1,6 +1,7 @@
 //! The build context: a directory that is read where it lies, and the two files that describe the build.
 
 use super::files::{Source, StatCache};
+use super::graph::CopyFrom;
 use super::ignore::{Ignore, IgnoreError};
 use crate::base::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, openat2, statat};
@@ -59,6 +60,8 @@ pub struct Context {
     pub dockerfile: String,
     /// Where the Dockerfile was found.
     pub dockerfile_path: PathBuf,
+    /// Directories of `--build-context`, by name.
+    named: Vec<(String, OwnedFd, Ignore)>,
     /// Digests of files that did not change.
     pub(super) stats: StatCache,
 }
@@ -114,7 +117,14 @@ impl Context {
             None => (".dockerignore".to_owned(), read_inside(&root, ".dockerignore", inside)?.unwrap_or_default()),
         };
         let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path: path.into(), source })?;
-        Ok(Self { root, ignore, dockerfile, dockerfile_path: name.into(), stats: StatCache::default() })
+        Ok(Self {
+            root,
+            ignore,
+            dockerfile,
+            dockerfile_path: name.into(),
+            named: Vec::new(),
+            stats: StatCache::default(),
+        })
     }
 
     fn assemble(
@@ -134,7 +144,35 @@ impl Context {
         };
         let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path: ignore_path, source })?;
         let stats = StatCache::load(&cache.join(format!("stat-{}", Digest::of(real.as_os_str().as_bytes()).short())));
-        Ok(Self { root, ignore, dockerfile, dockerfile_path, stats })
+        Ok(Self { root, ignore, dockerfile, dockerfile_path, named: Vec::new(), stats })
+    }
+
+    /// Adds a directory under a name (`--build-context`); its own `.dockerignore` counts.
+    ///
+    /// # Errors
+    /// When it cannot be opened or its ignore file has an error.
+    pub fn add_named(&mut self, name: &str, directory: &Path) -> Result<(), ContextError> {
+        let (real, root) = open_root(directory)?;
+        let text = read_inside(&root, ".dockerignore", &real)?.unwrap_or_default();
+        let path = real.join(".dockerignore");
+        let ignore = Ignore::parse(&text).map_err(|source| ContextError::Ignore { path, source })?;
+        self.named.push((name.to_owned(), root, ignore));
+        Ok(())
+    }
+
+    /// Returns a directory of `--build-context`.
+    pub(super) fn named(&self, name: &str) -> Option<Source<'_>> {
+        let (_, root, ignore) = self.named.iter().rev().find(|(known, ..)| known == name)?;
+        Some(Source { root: root.as_fd(), ignore: Some(ignore), exclude: None })
+    }
+
+    /// Returns the directory that a source stands for; `None` where it is no directory of the host.
+    pub(super) fn tree(&self, from: &CopyFrom) -> Option<Source<'_>> {
+        match from {
+            CopyFrom::Context => Some(self.source()),
+            CopyFrom::Named(name) => self.named(name),
+            CopyFrom::Stage(_) | CopyFrom::Image(_) => None,
+        }
     }
 
     /// Returns the tree that sources are looked up in.

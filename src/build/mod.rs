@@ -19,5 +19,5 @@ pub mod solve;
 pub use cache::{BuildCache, CacheRecord, CacheUse, Entry, Policy, PruneError, Pruned, held, prune, trim, usage};
 pub use changes::{ChangeError, changed_config};
 pub use context::{Context, ContextError};
-pub use graph::Settings;
+pub use graph::{NamedContext, Settings};
 pub use solve::{BuildError, BuildEvent, BuildRequest, Built, Reason, StepError, StepLabel, build, is_archive};

@@ -54,6 +54,8 @@ pub struct Build {
     /// system unless set.
     #[serde(deserialize_with = "some_size")]
     pub cache_max_size: Option<Bytes>,
+    /// Whether `build --allow security.insecure` may take the walls around steps away that say `RUN --security=insecure`.
+    pub allow_insecure: bool,
 }
 
 /// `[publish]`.

@@ -124,6 +124,7 @@ impl Builder<'_> {
         let place = network::plan(&request, &self.engine.paths)?;
         let userns = match network {
             StepNetwork::Host => UserNamespace::Host { because: "--network=host".to_owned() },
+            _ if order.insecure => UserNamespace::Host { because: "--security=insecure".to_owned() },
             _ => UserNamespace::Range { base: ranges::take(&self.engine.paths, id)? },
         };
         let addresses = (place.address().map(IpAddr::V4), place.gateway().map(IpAddr::V4));
@@ -136,7 +137,7 @@ impl Builder<'_> {
             (*launcher)()
         };
         let shim = step.shim.insert(launched?);
-        let plan = self.plan(tree, (order, env), userns, mounts, &run_dir)?;
+        let plan = self.plan(tree, (order, env, network == StepNetwork::Host), userns, mounts, &run_dir)?;
         let prepared = shim.launch(plan).map_err(start_error)?;
         let stream = shim.attach(false, true)?;
         let attached = network::attach(place, prepared.network.as_ref().map(AsFd::as_fd), &self.engine.paths)?;
@@ -164,15 +165,14 @@ impl Builder<'_> {
     fn plan(
         &self,
         tree: &StepTree<'_>,
-        (order, env): (&RunOrder, Vec<String>),
+        (order, env, host_network): (&RunOrder, Vec<String>, bool),
         userns: UserNamespace,
         mounts: Vec<Mount>,
         run_dir: &Path,
     ) -> Result<ShimPlan, EngineError> {
         let id = &tree.id;
-        let walls = walls(&HardeningRequest::default())?;
+        let walls = walls(&HardeningRequest { privileged: order.insecure, ..HardeningRequest::default() })?;
         let seccomp = self.engine.compile(id, &walls.seccomp, walls.hardening.capabilities)?;
-        let host_network = matches!(userns, UserNamespace::Host { .. });
         let net = if host_network { Namespace::Host } else { Namespace::New };
         let hardening = with_ping(Hardening { seccomp, ..walls.hardening }, (&walls.seccomp, &[]), &userns, &net);
         let at = &tree.active;

@@ -69,6 +69,8 @@ pub struct RunOrder {
     pub user: String,
     /// Network.
     pub network: StepNetwork,
+    /// Without walls, as `run --privileged`; whoever asks has made sure that it is allowed.
+    pub insecure: bool,
     /// Files that exist during the step only.
     pub files: Vec<InlineFile>,
     /// Secrets it asks for.
@@ -188,6 +190,12 @@ pub struct Inputs {
     pub paths: Vec<String>,
     /// Patterns, relative to each match of `patterns`, of what is left out.
     pub exclude: Vec<String>,
+    /// Matches of `patterns` keep the directories above them.
+    pub parents: bool,
+    /// Named context that `patterns` are looked up in, instead of the build's own.
+    pub named: Option<String>,
+    /// Names of further contexts, with a path in each.
+    pub named_paths: Vec<(String, String)>,
 }
 
 /// One kind of build step. The builtin ones implement it (`build/solve/kinds.rs`), those of guests will: whoever solves a graph

@@ -10,6 +10,7 @@ mod cuts;
 mod cve;
 mod cve_images;
 mod disk;
+mod dockerfiles;
 mod exec;
 mod faults;
 mod hardening;

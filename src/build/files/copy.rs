@@ -1,7 +1,8 @@
 //! Writing into a step's tree.
 
 use super::source::{Entry, Kind, Picked, SourceError, open_entry};
-use super::{Owner, canonical, open, stat};
+use super::{ModeChange, Owner, canonical, open, stat};
+use crate::build::glob::clean;
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, chownat, copy_file_range, fchmod,
     fchown, fgetxattr, flistxattr, fsetxattr, futimens, mkdirat, mknodat, openat2, symlinkat, unlinkat, utimensat,
@@ -49,23 +50,29 @@ fn failed(path: &Path) -> impl FnOnce(Errno) -> CopyError + use<> {
 
 /// How files are written.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct CopyOptions {
+pub struct CopyOptions<'a> {
     /// `--chown`.
     pub owner: Option<Owner>,
     /// `--chmod`.
-    pub mode: Option<u32>,
+    pub mode: Option<&'a ModeChange>,
+    /// `--link`: the destination is found as if nothing were there, so no link on its way is followed.
+    pub link: bool,
     /// Without `--chown`, owners and extended attributes stay as in the source tree (other stages and images); files of
     /// the context belong to root.
     pub keep: bool,
 }
 
-impl CopyOptions {
+impl CopyOptions<'_> {
     fn owner(&self, entry: &Entry) -> Owner {
         self.owner.unwrap_or(if self.keep { entry.owner } else { Owner::default() })
     }
 
     fn mode(&self, entry: &Entry) -> Mode {
-        Mode::from_raw_mode(self.mode.unwrap_or(entry.mode))
+        Mode::from_raw_mode(self.changed(entry.mode, entry.kind == Kind::Directory))
+    }
+
+    fn changed(&self, mode: u32, directory: bool) -> u32 {
+        self.mode.map_or(mode, |change| change.apply(mode, directory))
     }
 }
 
@@ -75,7 +82,7 @@ pub struct Destination<'a> {
     /// Root directory.
     pub root: BorrowedFd<'a>,
     /// How.
-    pub options: CopyOptions,
+    pub options: CopyOptions<'a>,
 }
 
 /// Where a file goes: an open directory, a name in it, and the path for messages.
@@ -100,12 +107,20 @@ struct Place<'a> {
 }
 
 impl Destination<'_> {
+    /// Resolves the links of a path, as far as the destination's may be followed.
+    fn resolve(&self, path: &str) -> Result<PathBuf, CopyError> {
+        if self.options.link {
+            return Ok(clean(path).iter().collect());
+        }
+        canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))
+    }
+
     /// Tells whether a path leads to a directory.
     ///
     /// # Errors
     /// When the system refuses to say.
     pub fn is_directory(&self, path: &str) -> Result<bool, CopyError> {
-        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
+        let resolved = self.resolve(path)?;
         match stat(self.root, &resolved) {
             Ok(found) => Ok(found.is_some_and(|s| FileType::from_raw_mode(s.st_mode) == FileType::Directory)),
             Err(Errno::NOTDIR) => Ok(false),
@@ -118,8 +133,7 @@ impl Destination<'_> {
     /// # Errors
     /// When something else is in the way or the system refuses.
     pub fn directory(&self, path: &str) -> Result<OwnedFd, CopyError> {
-        self.make(&canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?, 0o755)
-            .map(|(directory, _)| directory)
+        self.make(&self.resolve(path)?, 0o755).map(|(directory, _)| directory)
     }
 
     /// Makes a directory without links in its path; says whether the last name is new.
@@ -136,6 +150,14 @@ impl Destination<'_> {
                 Err(errno) => return Err(failed(path)(errno)),
             };
             here = match open(here.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY) {
+                // What is in the way of a layer of its own is hidden by that layer.
+                Err(Errno::NOTDIR | Errno::LOOP) if self.options.link => {
+                    made = true;
+                    unlinkat(&here, name, AtFlags::empty())
+                        .and_then(|()| mkdirat(&here, name, Mode::from_raw_mode(0o755)))
+                        .and_then(|()| open(here.as_fd(), name, OFlags::RDONLY | OFlags::DIRECTORY))
+                        .map_err(failed(path))?
+                }
                 Err(Errno::NOTDIR | Errno::LOOP) => return Err(CopyError::NotDirectory(path.to_owned())),
                 opened => opened.map_err(failed(path))?,
             };
@@ -149,7 +171,7 @@ impl Destination<'_> {
 
     /// The place of a file: `name` in a directory when `path` is one or ends with a slash, else `path` itself.
     fn place(&self, path: &str, name: &OsStr, several: bool) -> Result<Found, CopyError> {
-        let into = path.ends_with('/') || self.is_directory(path)?;
+        let into = path.ends_with('/') || (!self.options.link && self.is_directory(path)?);
         if !into && several {
             return Err(CopyError::NeedsDirectory(path.into()));
         }
@@ -157,7 +179,7 @@ impl Destination<'_> {
             let directory = self.directory(path)?;
             return Ok(Found { directory, name: name.to_owned(), path: Path::new(path).join(name) });
         }
-        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
+        let resolved = self.resolve(path)?;
         let parent = resolved.parent().unwrap_or(Path::new(""));
         let (directory, _) = self.make(parent, 0o755)?;
         Ok(Found { directory, name: resolved.file_name().unwrap_or(name).to_owned(), path: resolved })
@@ -172,7 +194,7 @@ impl Destination<'_> {
         let place = found.place();
         let mut file = File::from(create(place)?);
         file.write_all(content).map_err(|source| CopyError::Io { path: place.path.to_owned(), source })?;
-        let mode = Mode::from_raw_mode(self.options.mode.unwrap_or(0o644));
+        let mode = Mode::from_raw_mode(self.options.changed(0o644, false));
         give(&file, self.options.owner.unwrap_or_default())
             .and_then(|()| fchmod(&file, mode))
             .map_err(failed(place.path))
@@ -188,8 +210,8 @@ impl Destination<'_> {
             let found = self.place(path, &picked.name, several)?;
             return self.put(from, &picked.base, first, &found.place());
         }
-        let resolved = canonical(self.root, OsStr::new(path)).map_err(failed(Path::new(path)))?;
-        let (top, made) = self.make(&resolved, self.options.mode.unwrap_or(first.mode))?;
+        let resolved = self.resolve(path)?;
+        let (top, made) = self.make(&resolved, self.options.changed(first.mode, true))?;
         let mut new_directories: Vec<(PathBuf, &Entry)> = Vec::new();
         if made {
             if self.options.keep && self.options.owner.is_none() {

@@ -30,6 +30,10 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Res
     let mut prints = Vec::with_capacity(picked.iter().map(|source| source.entries.len()).sum());
     for source in picked {
         field(b"source");
+        if !source.under.as_os_str().is_empty() {
+            field(b"under");
+            field(source.under.as_os_str().as_bytes());
+        }
         // A directory's own name plays no part: its content is copied.
         field(if source.is_directory() { b"" } else { source.name.as_bytes() });
         for entry in &source.entries {

@@ -5,6 +5,7 @@
 
 mod copy;
 mod digest;
+mod mode;
 mod owner;
 mod source;
 mod stat_cache;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use copy::{CopyError, CopyOptions, Destination};
 pub use digest::{Content, digest};
+pub use mode::{ModeChange, ModeError};
 pub use owner::{Owner, OwnerError, resolve_owner};
 pub use source::{Entry, Kind, Picked, Source, SourceError};
 pub use stat_cache::{Stamp, StatCache};

@@ -89,11 +89,22 @@ pub struct Picked {
     pub base: PathBuf,
     /// Name it has when it goes into a directory.
     pub name: OsString,
+    /// Path in the tree as it was found, links unresolved.
+    pub found: PathBuf,
+    /// Directories that come along below the destination (`--parents`); empty without.
+    pub under: PathBuf,
     /// Itself, then what is below it.
     pub entries: Vec<Entry>,
 }
 
 impl Picked {
+    /// Has the directories above it come along, but the first `skip` of them; a directory itself, too (*Dockerfile reference
+    /// "COPY --parents"*).
+    pub fn keep_parents(&mut self, skip: usize) {
+        let whole = if self.is_directory() { Some(self.found.as_path()) } else { self.found.parent() };
+        self.under = whole.into_iter().flat_map(Path::components).skip(skip).collect();
+    }
+
     /// Opens the source itself, a file.
     ///
     /// # Errors
@@ -271,7 +282,8 @@ impl Source<'_> {
         if !directory && self.exclude.is_some_and(|e| e.ignores(&name.to_string_lossy())) {
             return Ok(None);
         }
-        let mut picked = Picked { name, entries: vec![entry], base };
+        let (found, under) = (path.to_owned(), PathBuf::new());
+        let mut picked = Picked { name, found, under, entries: vec![entry], base };
         if directory {
             let mut rules = Rules::default();
             if let Some(ignore) = self.ignore {

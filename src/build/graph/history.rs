@@ -23,8 +23,14 @@ pub(super) fn copy(plan: &CopyPlan, destination: &str) -> String {
     if let Some(chown) = &plan.chown {
         text.push_str(&format!(" --chown={chown}"));
     }
-    if let Some(chmod) = plan.chmod {
-        text.push_str(&format!(" --chmod={chmod:o}"));
+    if let Some(chmod) = &plan.chmod {
+        text.push_str(&format!(" --chmod={chmod}"));
+    }
+    if plan.link {
+        text.push_str(" --link");
+    }
+    if plan.parents {
+        text.push_str(" --parents");
     }
     for source in &plan.sources {
         text.push(' ');

@@ -10,6 +10,7 @@ mod select;
 mod tests;
 
 use super::dockerfile::{Dockerfile, DockerfileError, LineRange};
+use super::files::ModeChange;
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
 use crate::step::{Access, AgentWish, BaseImage, SecretWish, Sharing, StepNetwork};
@@ -25,13 +26,33 @@ pub struct Settings {
     pub build_args: Vec<(String, String)>,
     /// `--label`, in order.
     pub labels: Vec<(String, String)>,
+    /// `--build-context`: what stands for a name in `FROM` and behind `--from`.
+    pub contexts: Vec<(String, NamedContext)>,
+    /// Whether `RUN --security=insecure` is given what it asks for: by the operator and by the command line.
+    pub insecure: bool,
     /// Platform to build for.
     pub platform: Platform,
     /// Platform that builds.
     pub build_platform: Platform,
 }
 
+/// What `--build-context` puts in the place of a name (*docker buildx build "--build-context"*).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NamedContext {
+    /// A directory, which [`super::Context`] has under the name.
+    Directory,
+    /// An image, by reference.
+    Image(String),
+}
+
 impl Settings {
+    /// Finds what `--build-context` puts in the place of a name; `:latest` may be written or not.
+    pub(super) fn context(&self, name: &str) -> Option<(&str, &NamedContext)> {
+        let short = |text: &'_ str| text.strip_suffix(":latest").unwrap_or(text).to_ascii_lowercase();
+        let found = self.contexts.iter().rev().find(|(known, _)| short(known) == short(name));
+        found.map(|(known, context)| (known.as_str(), context))
+    }
+
     /// Reads a platform as `FROM --platform` takes it: `linux/amd64`, `arm64`, `local`.
     pub fn platform_named(&self, text: &str) -> Option<Platform> {
         select::platform(text, self)
@@ -106,6 +127,12 @@ pub enum PlanProblem {
         /// Bytes.
         limit: usize,
     },
+    /// `RUN --security=insecure` where that is not allowed.
+    #[error("RUN --security=insecure is not allowed: it takes the walls around the step away")]
+    Insecure,
+    /// `FROM` a directory.
+    #[error("FROM {0}: --build-context makes it a directory of files, which is no image")]
+    DirectoryBase(String),
     /// `RUN --device`, by the name of the first.
     #[error("RUN --device={0}: a build step has no devices")]
     Device(String),
@@ -131,6 +158,13 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match &self.problem {
             PlanProblem::NotPerformed { hint, .. } => Some((*hint).to_owned()),
+            PlanProblem::Insecure => Some(
+                "who trusts this Dockerfile builds with --allow security.insecure, where the operator has set allow_insecure = true in [build] of bulkhead.toml"
+                    .to_owned(),
+            ),
+            PlanProblem::DirectoryBase(name) => {
+                Some(format!("start FROM scratch and COPY --from={name}, or give docker-image://IMAGE"))
+            }
             PlanProblem::Device(_) => Some("do what needs the device in a container: run --device".to_owned()),
             PlanProblem::Trigger(error) => error.hint(),
             PlanProblem::TooLarge { .. } => {
@@ -237,6 +271,9 @@ pub struct RunPlan {
     pub network: StepNetwork,
     /// Script of a here-document with `#!`: path and text.
     pub script: Option<(String, String)>,
+    /// `--security=insecure`, allowed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub insecure: bool,
     /// `--mount` but secrets and agents.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<PlannedMount>,
@@ -299,11 +336,22 @@ pub struct CopyPlan {
     /// `--chown`.
     pub chown: Option<String>,
     /// `--chmod`.
-    pub chmod: Option<u32>,
+    pub chmod: Option<ModeChange>,
+    /// `--link`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub link: bool,
+    /// `--parents`.
+    #[serde(skip_serializing_if = "is_false")]
+    pub parents: bool,
     /// `--exclude`.
     pub exclude: Vec<String>,
     /// Archives are unpacked.
     pub unpack: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 /// A source.
@@ -327,6 +375,8 @@ pub enum PlannedSource {
 pub enum CopyFrom {
     /// The build context.
     Context,
+    /// A directory of `--build-context`, by its name.
+    Named(String),
     /// A stage, by position; its content is in the key by itself.
     Stage(#[serde(skip)] usize),
     /// An image: chain ids, bottom first.

@@ -1,7 +1,9 @@
 //! Which stages and images the target needs, and the arguments that stand before the first `FROM`.
 
-use super::{PlanError, PlanProblem, Settings};
-use crate::build::dockerfile::{Dockerfile, Instruction, LineRange, Mode, Onbuild, Statement, expand, parse_trigger};
+use super::{NamedContext, PlanError, PlanProblem, Settings};
+use crate::build::dockerfile::{
+    Dockerfile, Instruction, LineRange, Mode, Onbuild, Stage, Statement, expand, parse_trigger,
+};
 use crate::oci::Platform;
 use crate::step::BaseImage;
 use std::collections::BTreeMap;
@@ -40,6 +42,8 @@ pub(super) struct Selection {
 /// Where `--from` points.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Source {
+    /// A directory of `--build-context`.
+    Named(String),
     Stage(usize),
     Image(String),
     /// Nothing.
@@ -83,14 +87,14 @@ pub(super) fn select(
         let own = file.stages[index].statements.iter().map(|s| (&s.instruction, s.lines));
         for (instruction, lines) in own.chain(chosen.triggers.iter().map(|t| (&t.instruction, lines))) {
             for name in froms(instruction) {
-                match source(file, index, name, lines)? {
+                match source(file, settings, index, name, lines)? {
                     Source::Stage(stage) => waiting.push(stage),
                     Source::Image(name) if !selection.images.contains_key(&name) => {
                         let image = images(&name, &settings.platform)
                             .ok_or_else(|| PlanProblem::NoImage(name.clone()).at(lines))?;
                         selection.images.insert(name, image);
                     }
-                    Source::Image(_) | Source::Scratch => {}
+                    Source::Image(_) | Source::Scratch | Source::Named(_) => {}
                 }
             }
         }
@@ -176,6 +180,14 @@ fn choose(
         Some(name) => format!("FROM {image} AS {name}"),
         None => format!("FROM {image}"),
     };
+    let image = match settings.context(&image) {
+        Some((name, NamedContext::Directory)) => {
+            return Err(PlanProblem::DirectoryBase(name.to_owned()).at(lines));
+        }
+        // Nothing of the file is meant by it.
+        Some((_, NamedContext::Image(other))) => return image_stage(other, title, stage, &platform, images),
+        None => image,
+    };
     let earlier = file.stages[..index]
         .iter()
         .rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(&image)));
@@ -191,7 +203,19 @@ fn choose(
     if image == "scratch" {
         return Ok(Chosen { base: Base::Scratch, title, triggers: Vec::new() });
     }
-    let Some(found) = images(&image, &platform) else { return Err(PlanProblem::NoImage(image).at(lines)) };
+    image_stage(&image, title, stage, &platform, images)
+}
+
+/// A stage that stands on an image.
+fn image_stage(
+    image: &str,
+    title: String,
+    stage: &Stage,
+    platform: &Platform,
+    images: &mut dyn FnMut(&str, &Platform) -> Option<BaseImage>,
+) -> Result<Chosen, PlanError> {
+    let lines = stage.lines;
+    let Some(found) = images(image, platform) else { return Err(PlanProblem::NoImage(image.to_owned()).at(lines)) };
     let mut triggers = Vec::new();
     for text in &found.config.config.on_build {
         let trigger = parse_trigger(text).map_err(|e| PlanProblem::Trigger(e).at(lines))?;
@@ -238,10 +262,21 @@ fn froms(instruction: &Instruction) -> Vec<&str> {
     }
 }
 
-/// What such a name stands for: an earlier stage by name or index, else an image.
-pub(super) fn source(file: &Dockerfile, stage: usize, from: &str, lines: LineRange) -> Result<Source, PlanError> {
+/// What such a name stands for: a `--build-context`, an earlier stage by name or index, else an image.
+pub(super) fn source(
+    file: &Dockerfile,
+    settings: &Settings,
+    stage: usize,
+    from: &str,
+    lines: LineRange,
+) -> Result<Source, PlanError> {
     if from.contains('$') {
         return Err(PlanProblem::FromVariable(from.to_owned()).at(lines));
+    }
+    match settings.context(from) {
+        Some((name, NamedContext::Directory)) => return Ok(Source::Named(name.to_owned())),
+        Some((_, NamedContext::Image(image))) => return Ok(Source::Image(image.clone())),
+        None => {}
     }
     let named =
         file.stages[..stage].iter().rposition(|s| s.from.name.as_deref().is_some_and(|n| n.eq_ignore_ascii_case(from)));

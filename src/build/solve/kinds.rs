@@ -39,9 +39,15 @@ pub(super) fn kind<'o, 'v, H: BuildHost>(operation: &'o Operation) -> Kind<'o, '
 
 impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &RunPlan {
     fn inputs(&self) -> Inputs {
-        let trees = self.mounts.iter().filter_map(|mount| mount.source.tree());
-        let paths = trees.filter(|(from, _)| **from == CopyFrom::Context).map(|(_, path)| path.to_owned());
-        Inputs { paths: paths.collect(), ..Inputs::default() }
+        let mut inputs = Inputs::default();
+        for (from, path) in self.mounts.iter().filter_map(|mount| mount.source.tree()) {
+            match from {
+                CopyFrom::Context => inputs.paths.push(path.to_owned()),
+                CopyFrom::Named(name) => inputs.named_paths.push((name.clone(), path.to_owned())),
+                CopyFrom::Stage(_) | CopyFrom::Image(_) => {}
+            }
+        }
+        inputs
     }
 
     fn run(&self, view: &mut View<'v, H>) -> Outcome<H> {
@@ -52,19 +58,25 @@ impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &RunPlan {
 
 impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &CopyPlan {
     fn inputs(&self) -> Inputs {
-        if self.from != CopyFrom::Context {
-            return Inputs::default();
-        }
+        let named = match &self.from {
+            CopyFrom::Context => None,
+            CopyFrom::Named(name) => Some(name.clone()),
+            CopyFrom::Stage(_) | CopyFrom::Image(_) => return Inputs::default(),
+        };
         let patterns = self.sources.iter().filter_map(|source| match source {
             PlannedSource::Path(path) => Some(path.clone()),
             PlannedSource::Inline { .. } => None,
         });
-        Inputs { patterns: patterns.collect(), exclude: self.exclude.clone(), ..Inputs::default() }
+        let (patterns, exclude, parents) = (patterns.collect(), self.exclude.clone(), self.parents);
+        Inputs { patterns, exclude, parents, named, ..Inputs::default() }
     }
 
     fn run(&self, view: &mut View<'v, H>) -> Outcome<H> {
         let layer = match &self.from {
-            CopyFrom::Context => step::copy_context(view.host, view.context, &view.sources.picked, self, view.chain),
+            from @ (CopyFrom::Context | CopyFrom::Named(_)) => {
+                let source = view.context.tree(from).unwrap_or_else(|| view.context.source());
+                step::copy_context(view.host, source, &view.sources.picked, self, view.chain)
+            }
             CopyFrom::Stage(stage) => step::copy_layers(view.host, &(view.stages)(*stage), self, view.chain),
             CopyFrom::Image(from) => step::copy_layers(view.host, from, self, view.chain),
         };

@@ -82,10 +82,7 @@ fn bind<H: BuildHost>(
     path: &str,
 ) -> Made<Behind<H>, H> {
     let tree = host.prepare(&chain(from, chains)).map_err(StepError::Host)?;
-    if *from != CopyFrom::Context {
-        return Ok(Behind::Tree(tree, path.to_owned()));
-    }
-    let source = context.source();
+    let Some(source) = context.tree(from) else { return Ok(Behind::Tree(tree, path.to_owned())) };
     let name = copy_one(source.root, &source.exactly(path)?, tree.root().map_err(StepError::Tree)?, false)?;
     Ok(Behind::Tree(tree, name))
 }
@@ -113,7 +110,7 @@ fn chain(from: &CopyFrom, chains: Chains<'_>) -> Vec<Digest> {
     match from {
         CopyFrom::Stage(stage) => chains(*stage),
         CopyFrom::Image(chain) => chain.clone(),
-        CopyFrom::Context => Vec::new(),
+        CopyFrom::Context | CopyFrom::Named(_) => Vec::new(),
     }
 }
 
@@ -127,8 +124,7 @@ fn fill<H: BuildHost>(
     cache: &H::Cache,
 ) -> Made<(), H> {
     let into = cache.root().map_err(StepError::Tree)?;
-    if *from == CopyFrom::Context {
-        let source = context.source();
+    if let Some(source) = context.tree(from) {
         return copy_one(source.root, &source.exactly(path)?, into, false).map(drop);
     }
     let view = host.view(&chain(from, chains)).map_err(StepError::Host)?;

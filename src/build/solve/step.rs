@@ -7,6 +7,7 @@ use crate::build::context::Context;
 use crate::build::files::{
     Content, CopyOptions, Destination, Entry, Picked, Source, SourceError, digest, resolve_owner,
 };
+use crate::build::glob::clean;
 use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
 use crate::build::ignore::Ignore;
 use crate::step::{BuildHost, CommittedLayer, InlineFile, Inputs, RunOrder, Tree};
@@ -39,6 +40,7 @@ pub(super) fn run<H: BuildHost>(
         cwd: plan.cwd.clone(),
         user: plan.user.clone(),
         network: plan.network,
+        insecure: plan.insecure,
         files: script.collect(),
         secrets: plan.secrets.clone(),
         agents: plan.agents.clone(),
@@ -86,10 +88,21 @@ fn pick<E: std::error::Error + Send + Sync>(source: Source<'_>, plan: &CopyPlan)
     let mut picked = Vec::new();
     for path in &plan.sources {
         if let PlannedSource::Path(path) = path {
-            picked.extend(source.pick(path)?);
+            picked.extend(matches(source, path, plan.parents)?);
         }
     }
     Ok(picked)
+}
+
+/// Finds what a pattern names; with `parents`, each keeps the directories above it, but those in front of `/./`.
+fn matches(source: Source<'_>, pattern: &str, parents: bool) -> Result<Vec<Picked>, SourceError> {
+    let mut found = source.pick(pattern)?;
+    if parents {
+        let before = pattern.trim_start_matches("./").split_once("/./").map_or("", |(before, _)| before);
+        let skip = clean(before).len();
+        found.iter_mut().for_each(|picked| picked.keep_parents(skip));
+    }
+    Ok(found)
 }
 
 /// The files of the context that a step reads, and what they hold.
@@ -124,30 +137,46 @@ pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
     inputs: &Inputs,
 ) -> Result<Sources, StepError<E>> {
     let exclude = Ignore::from_patterns(&inputs.exclude)?;
-    let source = Source { exclude: Some(&exclude).filter(|e| !e.is_empty()), ..context.source() };
-    let mut picked = Vec::new();
+    let named = |name: &str| context.named(name).ok_or_else(|| SourceError::NotFound(name.to_owned()));
+    let mut parts = Vec::new();
+    let own = inputs.named.as_deref().map_or_else(|| Ok(context.source()), named)?;
+    let source = Source { exclude: Some(&exclude).filter(|e| !e.is_empty()), ..own };
+    let mut found = Vec::new();
     for pattern in &inputs.patterns {
-        picked.extend(source.pick(pattern)?);
+        found.extend(matches(source, pattern, inputs.parents)?);
     }
+    parts.push((source, found));
+    let mut found = Vec::new();
     for path in &inputs.paths {
-        picked.extend(source.exactly(path)?);
+        found.extend(context.source().exactly(path)?);
     }
-    if picked.is_empty() {
-        return Ok(Sources::default());
+    parts.push((context.source(), found));
+    for (name, path) in &inputs.named_paths {
+        parts.push((named(name)?, named(name)?.exactly(path)?));
     }
-    let content = digest(context.source().root, &picked, &context.stats)?;
-    Ok(Sources { picked, content })
+    parts.retain(|(_, found)| !found.is_empty());
+    let mut all = Sources::default();
+    for (number, (source, mut found)) in parts.into_iter().enumerate() {
+        let mut content = digest(source.root, &found, &context.stats)?;
+        all.content.digest = match number {
+            0 => content.digest,
+            _ => Digest::of(format!("{} {}", all.content.digest, content.digest).as_bytes()),
+        };
+        all.content.prints.append(&mut content.prints);
+        all.picked.append(&mut found);
+    }
+    Ok(all)
 }
 
 /// `COPY` and `ADD` from the context.
 pub(super) fn copy_context<H: BuildHost>(
     host: &H,
-    context: &Context,
+    source: Source<'_>,
     picked: &[Picked],
     plan: &CopyPlan,
     chain: &[Digest],
 ) -> Result<CommittedLayer, StepError<H::Error>> {
-    copy(host, context.source().root, picked, plan, chain, false)
+    copy(host, source.root, picked, plan, chain, false)
 }
 
 /// `COPY --from` a stage or an image.
@@ -179,15 +208,19 @@ fn copy<H: BuildHost>(
     let active = host.prepare(chain).map_err(StepError::Host)?;
     let root = active.root().map_err(StepError::Tree)?;
     let owner = plan.chown.as_deref().map(|text| resolve_owner(root, text)).transpose()?;
-    let target = Destination { root, options: CopyOptions { owner, mode: plan.chmod, keep } };
+    let options = CopyOptions { owner, mode: plan.chmod.as_ref(), link: plan.link, keep };
+    let target = Destination { root, options };
     for source in picked {
+        let under = source.under.to_string_lossy();
+        let below = format!("{}/{under}/", plan.destination.trim_end_matches('/'));
+        let destination = if under.is_empty() { &plan.destination } else { &below };
         if plan.unpack && !source.is_directory() {
             let file = File::from(source.open(from)?);
             if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
                 target.directory(&plan.destination)?;
                 let archive = host.unpack(file).map_err(StepError::Host)?;
                 // Owners are the archive's unless --chown says otherwise; modes always are.
-                let target = Destination { root, options: CopyOptions { owner, mode: None, keep: true } };
+                let target = Destination { root, options: CopyOptions { mode: None, keep: true, ..options } };
                 let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
                 for tree in source.pick("/")? {
                     target.copy(source.root, &tree, &plan.destination, false)?;
@@ -195,7 +228,7 @@ fn copy<H: BuildHost>(
                 continue;
             }
         }
-        target.copy(from, source, &plan.destination, several)?;
+        target.copy(from, source, destination, several)?;
     }
     for source in &plan.sources {
         if let PlannedSource::Inline { name, content } = source {

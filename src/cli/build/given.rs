@@ -1,8 +1,9 @@
-//! `--secret` and `--ssh`: what steps may ask for by name (*docker buildx build "--secret", "--ssh"*).
+//! `--secret`, `--ssh`, `--build-context`, `--allow`: what a Dockerfile may ask for by name (*docker buildx build*).
 
-use crate::cli::error::Failure;
+use crate::build::{self, NamedContext};
+use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
-use crate::engine::{Secret, StepOptions};
+use crate::engine::{Engine, Secret, StepOptions};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -94,6 +95,53 @@ pub(super) fn read(parsed: &Parsed, options: &mut StepOptions) -> Result<(), Fai
         options.agents.push(parse_agent(text, own).map_err(|why| parsed.invalid("ssh", text, why))?);
     }
     Ok(())
+}
+
+/// Tells whether steps may go without walls: the operator's settings and the command line both have to say so.
+pub(super) fn insecure(parsed: &Parsed, engine: &Engine) -> Result<bool, Failure> {
+    let mut asked = false;
+    for name in parsed.all("allow") {
+        match name {
+            "security.insecure" if engine.settings.build.allow_insecure => asked = true,
+            "security.insecure" => {
+                return Err(parsed
+                    .invalid("allow", name, "the operator's settings do not allow it")
+                    .hint("allow_insecure = true in [build] of bulkhead.toml allows it on this machine"));
+            }
+            "network.host" => {
+                return Err(
+                    parsed.conflict("--allow network.host: give the build the host's network with --network host")
+                );
+            }
+            other => return Err(parsed.invalid("allow", other, "it is security.insecure")),
+        }
+    }
+    Ok(asked)
+}
+
+/// Reads `NAME=PATH` and `NAME=docker-image://IMAGE`, and adds the directories to the context.
+pub(super) fn contexts(parsed: &Parsed, files: &mut build::Context) -> Result<Vec<(String, NamedContext)>, Failure> {
+    let mut named = Vec::new();
+    for text in parsed.all("build-context") {
+        let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
+        else {
+            return Err(parsed.invalid("build-context", text, "it is written NAME=PATH or NAME=docker-image://IMAGE"));
+        };
+        let context = match value.split_once("://") {
+            Some(("docker-image", image)) => NamedContext::Image(image.to_owned()),
+            Some(_) => {
+                let why = "it is a directory of this machine or docker-image://IMAGE";
+                return Err(parsed.invalid("build-context", text, why));
+            }
+            None => {
+                let added = files.add_named(name, Path::new(value));
+                added.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
+                NamedContext::Directory
+            }
+        };
+        named.push((name.to_owned(), context));
+    }
+    Ok(named)
 }
 
 #[cfg(test)]

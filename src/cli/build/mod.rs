@@ -75,7 +75,9 @@ pub(super) static VERBS: &[Verb] = &[
 fn flags(flags: Flags) -> Flags {
     flags
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
+        .arg(list("allow", "Allow extra privileges (security.insecure, where the operator's settings do)"))
         .arg(list("annotation", "Add annotation to the image's manifest"))
+        .arg(list("build-context", "Additional build contexts (format: name=path, name=docker-image://image)"))
         .arg(list("build-arg", "Set build-time variables"))
         .arg(list("cache-from", "External cache sources: read over, the store's own cache is used"))
         .arg(list("cache-to", "Cache export destinations: refused, the cache stays in the store"))
@@ -229,11 +231,13 @@ fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failu
 /// `build`.
 fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let outputs = Output::all(&parsed)?;
-    let request = request(&parsed, &outputs)?;
+    let mut request = request(&parsed, &outputs)?;
     let options = options(&parsed, &request)?;
     let mut progress = Progress::of(&parsed)?;
     let engine = context.engine()?;
-    let place = place::open(&engine, &parsed)?;
+    let mut place = place::open(&engine, &parsed)?;
+    request.settings.insecure = given::insecure(&parsed, &engine)?;
+    request.settings.contexts = given::contexts(&parsed, &mut place.files)?;
     let files = &place.files;
     let format = parsed.text("format").filter(|format| !format.is_empty());
     match parsed.text("call").unwrap_or_default() {

@@ -195,7 +195,7 @@ fn local(root: std::os::fd::BorrowedFd<'_>, directory: &Path) -> Result<(), Fail
     std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
     let to = File::open(directory).map_err(|error| failed(&error))?;
     let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
-    let options = CopyOptions { owner: Some(owner), mode: None, keep: true };
+    let options = CopyOptions { owner: Some(owner), keep: true, ..CopyOptions::default() };
     let target = Destination { root: to.as_fd(), options };
     for tree in (Source { root, ignore: None, exclude: None }).pick("/").map_err(|error| failed(&error))? {
         let copied = target.copy(root, &tree, "/", false);

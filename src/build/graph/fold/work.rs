@@ -5,17 +5,15 @@ use super::super::{CopyFrom, CopyPlan, Operation, PlanError, PlanProblem, Planne
 use super::mounts::Mounts;
 use super::{Fold, PROXIES, absolute, has, non_empty};
 use crate::build::dockerfile::*;
+use crate::build::files::ModeChange;
 use crate::step::StepNetwork;
 
 impl Fold<'_> {
     /// `RUN`.
     pub(super) fn run(&mut self, run: &Run, statement: &Statement) -> Result<(), PlanError> {
-        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(statement.lines);
-        if run.security == RunSecurity::Insecure {
-            return Err(refuse(
-                "RUN --security=insecure",
-                "a build step keeps its walls; do what needs more in a container",
-            ));
+        let insecure = run.security == RunSecurity::Insecure;
+        if insecure && !self.settings.insecure {
+            return Err(PlanProblem::Insecure.at(statement.lines));
         }
         if let Some(device) = run.devices.first() {
             return Err(PlanProblem::Device(device.name.clone()).at(statement.lines));
@@ -67,6 +65,7 @@ impl Fold<'_> {
                 RunNetwork::Host => StepNetwork::Host,
             },
             script,
+            insecure,
             mounts,
             secrets,
             agents,
@@ -79,9 +78,6 @@ impl Fold<'_> {
     pub(super) fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<(), PlanError> {
         let lines = statement.lines;
         let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(lines);
-        if copy.parents {
-            return Err(refuse("COPY --parents", "name the directories in the destination"));
-        }
         let mut sources = Vec::new();
         for source in &copy.sources {
             sources.push(match source {
@@ -125,8 +121,8 @@ impl Fold<'_> {
         }
         let many = sources.len() > 1;
         let mut destination = absolute(&self.config.config.working_dir, &written);
-        let directory = written.ends_with('/') || written == "." || written.ends_with("/.");
-        if many && !directory {
+        let directory = copy.parents || written.ends_with('/') || written == "." || written.ends_with("/.");
+        if many && !directory && !copy.parents {
             let expected = "with several sources the destination must end with /";
             return Err(
                 PlanProblem::Value { instruction: statement.instruction.keyword(), value: written, expected }.at(lines)
@@ -139,15 +135,9 @@ impl Fold<'_> {
             None => None,
             Some(text) => {
                 let text = self.expand(text, lines)?;
-                let mode = u32::from_str_radix(&text, 8).ok().filter(|m| *m <= 0o7777);
-                Some(mode.ok_or_else(|| {
-                    PlanProblem::Value {
-                        instruction: "--chmod",
-                        value: text,
-                        expected: "it is an octal mode such as 755",
-                    }
-                    .at(lines)
-                })?)
+                let expected = "it is an octal mode such as 755, or a symbolic one such as u=rwX,go=rX";
+                let wrong = |_| PlanProblem::Value { instruction: "--chmod", value: text.clone(), expected }.at(lines);
+                Some(ModeChange::parse(&text).map_err(wrong)?)
             }
         };
         let from = match &copy.from {
@@ -161,6 +151,8 @@ impl Fold<'_> {
             destination,
             chown: copy.chown.as_ref().map(|text| self.expand(text, lines)).transpose()?,
             chmod,
+            link: copy.link,
+            parents: copy.parents,
             exclude: copy.exclude.iter().map(|text| self.expand(text, lines)).collect::<Result<_, _>>()?,
             unpack: copy.add && copy.unpack.unwrap_or(true),
         };
@@ -171,7 +163,8 @@ impl Fold<'_> {
 
     /// The tree that a `--from` or a `from=` names.
     pub(super) fn tree(&self, name: &str, lines: LineRange) -> Result<CopyFrom, PlanError> {
-        Ok(match source(self.file, self.index, name, lines)? {
+        Ok(match source(self.file, self.settings, self.index, name, lines)? {
+            Source::Named(name) => CopyFrom::Named(name),
             Source::Stage(stage) => CopyFrom::Stage(self.positions.get(&stage).copied().unwrap_or_default()),
             Source::Scratch => CopyFrom::Image(Vec::new()),
             Source::Image(name) => match self.selection.images.get(&name) {
