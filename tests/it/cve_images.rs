@@ -323,6 +323,7 @@ fn the_list_of_vulnerabilities_is_true() {
     let sources = [
         include_str!("cve.rs"),
         include_str!("cve_images.rs"),
+        include_str!("pull.rs"),
         include_str!("../../src/network/tests/traffic.rs"),
         include_str!("../../src/network/netlink/message.rs"),
     ];
