@@ -73,3 +73,5 @@ if prepare_ours; then
   for kind in gzip zstd; do runners+=("ours-$kind=$ours push -q --compression-format $kind $host/push:1"); extra+=(--before "ours-$kind=$empty"); done
 fi
 race --title "push of one layer, $((bytes >> 20)) MiB" --reference $reference --bytes "$bytes" -n "${ROUNDS:-3}" --warmup "${WARMUP:-1}" --keep 1 "${runners[@]}" "${extra[@]}"
+# The pushes have taken the blobs that the pulls want next time.
+rm -rf registry

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Races bulkhead against its peers. `run.sh [start exec density log layers build registry]`, default: all of them.
+# Races bulkhead against its peers. `run.sh [start exec density log layers build steps registry]`, default: all of them.
 # The peers are Debian's packages; what is missing is installed. Nothing runs any more afterwards, and the scratch directory
 # (${BULKHEAD_BENCH_DIR:-/tmp/bulkhead-bench}) is removed unless KEEP=1.
 set -euo pipefail
@@ -19,7 +19,7 @@ fi
 trap 'bash benches/down.sh' EXIT
 printf '%s, Linux %s, %s processors, load %s, commit %s\n' "$(date +%F)" "$(uname -r)" "$(nproc)" "$(cut -d' ' -f1 /proc/loadavg)" "$(git describe --always --dirty 2>/dev/null || echo unknown)"
 for program in crun runc podman docker; do printf '%s: %s\n' $program "$($program --version 2>/dev/null | head -n 1)"; done
-[ $# -gt 0 ] || set -- start exec density log layers build registry
+[ $# -gt 0 ] || set -- start exec density log layers build steps registry
 failed=0
 for suite in "$@"; do bash "benches/$suite.sh" || { say "$suite failed"; failed=1; }; done
 printf '%s passed, %s failed\n' $(($# - failed)) $failed
