@@ -6,7 +6,7 @@ use super::build_mounts::Given;
 use super::hardening::{walls, with_ping};
 use super::network::taken;
 use super::request::{HardeningRequest, LimitRequest, NetworkMode};
-use super::spec::DEFAULT_SHM;
+use super::spec::{DEFAULT_SHM, network_sysctls};
 use super::start::start_error;
 use super::stop::groups;
 use super::{EngineError, create, ranges, stubs};
@@ -175,6 +175,7 @@ impl Builder<'_> {
         let seccomp = self.engine.compile(id, &walls.seccomp, walls.hardening.capabilities)?;
         let net = if host_network { Namespace::Host } else { Namespace::New };
         let hardening = with_ping(Hardening { seccomp, ..walls.hardening }, (&walls.seccomp, &[]), &userns, &net);
+        let sysctls = network_sysctls(&userns, &net);
         let at = &tree.active;
         let new = || Namespace::New;
         let bundle = Bundle {
@@ -205,7 +206,7 @@ impl Builder<'_> {
             mounts,
             shm_size: DEFAULT_SHM,
             devices: Vec::new(),
-            sysctls: Vec::new(),
+            sysctls,
             cgroup: Cgroup { path: crate::sandbox::group_name(id), limits: self.limits() },
             hardening,
             init: false,

@@ -64,20 +64,28 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
     }
 }
 
-/// Returns the kernel parameters: those asked for, and in a network of its own what Docker sets, so that any user may
-/// `ping` and serve ports below 1024 (moby `daemon/oci_linux.go`, `WithSysctls`).
+/// Returns the kernel parameters: those asked for, and those of its network.
 fn sysctls(record: &ContainerRecord, userns: &UserNamespace, namespaces: &Namespaces) -> Vec<(String, String)> {
     let mut all = record.request.sysctls.clone();
-    if namespaces.net == Namespace::New {
-        // The largest group there is: outside a user namespace of its own the kernel takes no more.
-        let groups = if matches!(userns, UserNamespace::Host { .. }) { "0 2147483647" } else { "0 65535" };
-        for (key, value) in [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", groups)] {
-            if !all.iter().any(|(known, _)| known.replace('/', ".") == key) {
-                all.push((key.to_owned(), value.to_owned()));
-            }
+    for (key, value) in network_sysctls(userns, &namespaces.net) {
+        if !all.iter().any(|(known, _)| known.replace('/', ".") == key) {
+            all.push((key, value));
         }
     }
     all
+}
+
+/// Returns what Docker sets in a network of its own, so that any user may `ping` and serve ports below 1024 (moby
+/// `daemon/oci_linux.go`, `WithSysctls`).
+pub(super) fn network_sysctls(userns: &UserNamespace, net: &Namespace) -> Vec<(String, String)> {
+    if *net != Namespace::New {
+        return Vec::new();
+    }
+    // The largest group there is: outside a user namespace of its own the kernel takes no more.
+    let groups = if matches!(userns, UserNamespace::Host { .. }) { "0 2147483647" } else { "0 65535" };
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", groups)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .to_vec()
 }
 
 /// Mounts our own files over those of `/etc`: copies of the container's own, or, as Docker has it, those of the container whose

@@ -4,9 +4,9 @@ use crate::support::{Outcome, World, busybox_tar, host, kernel, requires, wait_f
 use std::path::{Path, PathBuf};
 
 /// A world whose directory `which` is a small file system of its own.
-struct Small {
-    place: PathBuf,
-    world: World,
+pub(crate) struct Small {
+    pub(crate) place: PathBuf,
+    pub(crate) world: World,
 }
 
 impl Small {
@@ -20,7 +20,7 @@ impl Small {
     }
 
     /// A small store. Before Linux 6.3 a tmpfs takes no id-mapped mounts, and so no containers.
-    fn store(mebibytes: u32) -> Self {
+    pub(crate) fn store(mebibytes: u32) -> Self {
         if kernel() >= (6, 3) { Self::new(|world| &world.root, mebibytes) } else { Self::ext4(mebibytes + 8) }
     }
 
@@ -81,7 +81,7 @@ impl Drop for Small {
 }
 
 /// Bytes that are free.
-fn room(place: &Path) -> u64 {
+pub(crate) fn room(place: &Path) -> u64 {
     let text = host("stat", &["-f", "-c", "%a %S", place.to_str().unwrap()]).ok();
     let (blocks, size) = text.split_once(' ').unwrap();
     blocks.parse::<u64>().unwrap() * size.parse::<u64>().unwrap()

@@ -4,6 +4,8 @@
 mod boot;
 mod build;
 mod build_flags;
+mod build_git;
+mod build_hostile;
 mod build_mounts;
 mod cache;
 mod cuts;

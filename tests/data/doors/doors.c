@@ -116,7 +116,7 @@ int main(void) {
   printf("chroot: %s\n", chroot("/tmp") ? strerror(errno) : "done");
   DIR *dev = opendir("/dev");
   char names[128][64]; int count = 0;
-  for (struct dirent *entry; dev && (entry = readdir(dev)) && count < 128;) snprintf(names[count++], 64, "%s", entry->d_name);
+  for (struct dirent *entry; dev && (entry = readdir(dev)) && count < 128;) snprintf(names[count++], 64, "%.63s", entry->d_name);
   for (int i = 0; i < count; i++) for (int j = i + 1; j < count; j++) if (strcmp(names[i], names[j]) > 0) { char t[64]; strcpy(t, names[i]); strcpy(names[i], names[j]); strcpy(names[j], t); }
   for (int i = 0; i < count; i++) printf("dev %s\n", names[i]);
   calls();
