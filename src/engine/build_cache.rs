@@ -9,6 +9,7 @@ use crate::base::{Bytes, Digest, Timestamp};
 use crate::image::remove_tree;
 use crate::step::{CacheTree, CacheWish, Sharing, Tree};
 use crate::store::{FileLock, Paths, StoreError};
+use crate::sys::fault::{self, Point};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown};
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -65,6 +66,7 @@ impl StepCache {
     /// Gives a new cache, filled by now, to everybody.
     pub(super) fn filled(&self) -> Result<(), EngineError> {
         let (from, to) = (self.place.join("new"), self.place.join("data"));
+        fault::fail(Point::CacheFilled).map_err(StoreError::io("rename", &from))?;
         std::fs::rename(&from, &to).map_err(StoreError::io("rename", &from))?;
         Ok(self.share()?)
     }
@@ -126,6 +128,7 @@ fn use_cache(wish: &CacheWish, place: PathBuf, lock: FileLock) -> Result<StepCac
         fchown(&open, Some(Uid::from_raw(access.uid)), Some(Gid::from_raw(access.gid)))
             .and_then(|()| fchmod(&open, Mode::from_raw_mode(access.mode)))
             .map_err(|errno| StoreError::io("set owner and mode of", &draft)(errno.into()))?;
+        fault::fail(Point::CacheMade).map_err(StoreError::io("rename", &draft))?;
         if !new {
             std::fs::rename(&draft, &path).map_err(StoreError::io("rename", &draft))?;
         }
@@ -167,6 +170,7 @@ impl super::Engine {
         let Some(_lock) = FileLock::try_acquire_dir(&mount.place)? else { return Ok(false) };
         let gone = mount.place.with_extension(format!("gone-{}", std::process::id()));
         std::fs::rename(&mount.place, &gone).map_err(StoreError::io("rename", &mount.place))?;
+        fault::cut(Point::CacheGone);
         remove_tree(&gone).map_err(StoreError::io("remove", &gone))?;
         let _ = mount.place.parent().map(std::fs::remove_dir);
         Ok(true)

@@ -164,6 +164,12 @@ points! {
     cut RemoveName = "remove.name";
     /// A removed container's record is gone.
     fail RemoveRecord = "remove.record";
+    /// A cache of build steps has a directory that is not in place.
+    fail CacheMade = "cache.made";
+    /// A cache of build steps has been filled and is not in place.
+    fail CacheFilled = "cache.filled";
+    /// A cache of build steps is out of its place and still there.
+    cut CacheGone = "cache.gone";
     /// A build step's tree exists.
     cut StepPrepared = "step.prepared";
     /// A build step's command has ended.

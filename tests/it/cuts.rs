@@ -3,6 +3,7 @@
 //! Each scenario is run once undisturbed while its passes through all points are counted; every pass then is a place to
 //! die at. A commit walks through a slice chosen by the seed, `just full` through all of them.
 
+use crate::support::registry::{Content, Packed, Registry, layer};
 use crate::support::{Outcome, World, busybox_tar, empty_groups, need_full, requires, seed, tell};
 use bulkhead::sys::fault::Point;
 use std::collections::BTreeSet;
@@ -15,6 +16,9 @@ const SLICE: usize = 36;
 const TAR: &str = "@tar";
 const SAVED: &str = "@saved";
 const CONTEXT: &str = "@context";
+const MOUNTS: &str = "@mounts";
+const NAMED: &str = "named=@named";
+const PULLED: &str = "@pulled";
 
 type Words = &'static [&'static str];
 
@@ -34,6 +38,9 @@ struct Scenario {
 
 const RM: Words = &["rm", "-f", "-v", "cut"];
 const RUNNING: Words = &["ps", "-q", "--filter", "name=cut", "--filter", "status=running"];
+const MAKE_MOUNTS: Words =
+    &["build", "--no-cache", "--network", "none", "--build-context", NAMED, "-t", "built:1", MOUNTS];
+const PRUNE: Words = &["builder", "prune", "-a", "-f"];
 const GONE: Words = &["ps", "-aq", "--filter", "name=cut"];
 
 const SCENARIOS: &[Scenario] = &[
@@ -140,6 +147,31 @@ const SCENARIOS: &[Scenario] = &[
         undo: &[&["rmi", "built:1"]],
     },
     Scenario {
+        name: "pull",
+        prepare: &[],
+        command: &["pull", "-q", PULLED],
+        done: &[],
+        clear: &[],
+        undo: &[&["rmi", PULLED]],
+    },
+    // Caches, one of them filled from a stage; binds of a stage and of a context with a name.
+    Scenario {
+        name: "mounts of steps",
+        prepare: &[],
+        command: MAKE_MOUNTS,
+        done: &[],
+        clear: &[],
+        undo: &[&["rmi", "built:1"], PRUNE],
+    },
+    Scenario {
+        name: "builder prune",
+        prepare: &[MAKE_MOUNTS, &["rmi", "built:1"]],
+        command: PRUNE,
+        done: &[],
+        clear: &[],
+        undo: &[],
+    },
+    Scenario {
         name: "commit",
         prepare: &[&["run", "--name", "cut", "--network", "none", "busybox", "touch", "/made"]],
         command: &["commit", "cut", "committed:1"],
@@ -198,6 +230,7 @@ impl Cut {
 /// A world with an image, an archive and a build context.
 struct Bench {
     world: World,
+    registry: Registry,
     before: std::cell::RefCell<BTreeSet<String>>,
     /// What earlier failures left, which is not counted again.
     known: std::cell::RefCell<Vec<String>>,
@@ -212,6 +245,15 @@ impl Bench {
                     COPY --from=side /side /side\n";
         world.write("context/Dockerfile", file);
         world.write("context/data", "some data");
+        let file = "FROM busybox AS seed\nRUN mkdir /s && echo seed > /s/f\nFROM busybox\n\
+                    RUN --mount=type=cache,target=/c,from=seed,source=/s --mount=type=cache,target=/d,sharing=locked cat /c/f > /d/g\n\
+                    RUN --mount=from=seed,target=/s --mount=from=named,target=/n,rw cp /n/f /made && echo x > /n/x\nCOPY --from=named f /f\n";
+        world.write("mounts/Dockerfile", file);
+        world.write("named/f", "named");
+        let mut content = Content::default();
+        let layers = [layer(&[("one", &[1; 3000])]), layer(&[("two", &[2; 300_000])])];
+        content.image("app:1", &layers, Packed::Gzip);
+        let registry = Registry::serve(&world, content);
         let saved = world.path("saved.tar");
         let context = world.path("context");
         world.ok(&["build", "-q", "-t", "saved:1", context.to_str().unwrap()]);
@@ -221,7 +263,11 @@ impl Bench {
         world.ok(&["rmi", "saved:1"]);
         // The bridge of the first container stays, and so does its network's place in the run directory.
         world.ok(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
-        let bench = Self { world, before: Default::default(), known: Default::default() };
+        let bench = Self { world, registry, before: Default::default(), known: Default::default() };
+        // The directories that pulls and caches of steps lie in stay, too.
+        for words in [&["pull", "-q", PULLED][..], &["rmi", PULLED], MAKE_MOUNTS, &["rmi", "built:1"], PRUNE] {
+            bench.say(words, &[]).ok();
+        }
         bench.forget_build_cache();
         // The layers that the cache kept when the image went.
         bench.world.ok(&["image", "prune", "-f"]);
@@ -234,6 +280,9 @@ impl Bench {
             TAR => busybox_tar().to_str().unwrap().to_owned(),
             SAVED => self.world.path("saved.tar.gz").to_str().unwrap().to_owned(),
             CONTEXT => self.world.path("context").to_str().unwrap().to_owned(),
+            MOUNTS => self.world.path("mounts").to_str().unwrap().to_owned(),
+            NAMED => format!("named={}", self.world.path("named").display()),
+            PULLED => format!("{}/app:1", self.registry.address),
             other => other.to_owned(),
         };
         words.iter().map(place).collect()
@@ -387,9 +436,13 @@ fn what_was_cut_off_at_any_point_can_be_done_again() {
         if tried.is_err() {
             failed.push(format!("{}/{}", scenario.name, cut.text()));
             // Further faults must not be blamed for what this one left.
-            for words in
-                [RM, &["rmi", "second:1", "saved:1", "built:1", "committed:1"], &["volume", "rm", "-f", "kept"]]
-            {
+            for words in [
+                RM,
+                &["rmi", "second:1", "saved:1", "built:1", "committed:1"],
+                &["rmi", PULLED],
+                PRUNE,
+                &["volume", "rm", "-f", "kept"],
+            ] {
                 bench.say(words, &[]);
             }
             bench.say(&["run", "--rm", "-p", "8080:80", "busybox", "true"], &[]);
