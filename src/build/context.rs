@@ -127,6 +127,30 @@ impl Context {
         })
     }
 
+    /// As [`Context::of_tree`], with a Dockerfile that comes from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Context::open`].
+    pub fn of_tree_with(root: OwnedFd, dockerfile: String) -> Result<Self, ContextError> {
+        let ignore = read_inside(&root, ".dockerignore", Path::new(""))?.unwrap_or_default();
+        let path = PathBuf::from(".dockerignore");
+        let ignore = Ignore::parse(&ignore).map_err(|source| ContextError::Ignore { path, source })?;
+        let (dockerfile_path, stats) = (PathBuf::from("Dockerfile"), StatCache::default());
+        Ok(Self { root, ignore, dockerfile, dockerfile_path, named: Vec::new(), stats })
+    }
+
+    /// Adds a tree under a name (`--build-context`) that was made for this build.
+    ///
+    /// # Errors
+    /// When its ignore file has an error.
+    pub fn add_named_tree(&mut self, name: &str, root: OwnedFd) -> Result<(), ContextError> {
+        let text = read_inside(&root, ".dockerignore", Path::new(""))?.unwrap_or_default();
+        let path = PathBuf::from(".dockerignore");
+        let ignore = Ignore::parse(&text).map_err(|source| ContextError::Ignore { path, source })?;
+        self.named.push((name.to_owned(), root, ignore));
+        Ok(())
+    }
+
     fn assemble(
         real: &Path,
         root: OwnedFd,

@@ -23,6 +23,11 @@ impl<W: Write> ByteProgress<W> {
         Self { out, live, label: label.to_owned(), total, written: None, shown: false }
     }
 
+    /// Says how many bytes there are, once that is known.
+    pub(super) fn of(&mut self, total: Option<u64>) {
+        self.total = total;
+    }
+
     /// Says how many bytes are done.
     ///
     /// # Errors

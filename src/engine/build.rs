@@ -10,7 +10,9 @@ use crate::base::{ContainerId, Digest};
 use crate::image::{Active, Extracted, Hold, Image, ImageError, Images, Layer, Snapshotter, diff};
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
-use crate::step::{BaseImage, BuildHost, CacheWish, CommittedLayer, RunOrder, StepMount, Tree};
+use crate::step::{
+    BaseImage, BuildHost, CacheWish, CommittedLayer, Moved, Remote, RemoteWish, RunOrder, StepMount, Tree,
+};
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use rustix::event::EventfdFlags;
@@ -53,7 +55,7 @@ impl std::fmt::Debug for Secret {
 /// The engine as the builder sees it, for the length of one build.
 pub struct Builder<'a> {
     pub(super) engine: &'a Engine,
-    images: Images,
+    pub(super) images: Images,
     pub(super) launcher: Mutex<Launcher<'a>>,
     pub(super) options: StepOptions,
     pub(super) interrupt: Option<BorrowedFd<'a>>,
@@ -77,8 +79,10 @@ pub struct StepTree<'a> {
 pub enum LayerView {
     /// Layers.
     Layers(OwnedFd),
-    /// An archive.
+    /// An archive, or a file that was fetched.
     Archive(Extracted),
+    /// A directory of something that was fetched.
+    Fetched(OwnedFd, Extracted),
 }
 
 impl Engine {
@@ -176,7 +180,7 @@ impl Drop for StepTree<'_> {
 impl Tree for LayerView {
     fn root(&self) -> Result<BorrowedFd<'_>, std::io::Error> {
         Ok(match self {
-            Self::Layers(root) => root.as_fd(),
+            Self::Layers(root) | Self::Fetched(root, _) => root.as_fd(),
             Self::Archive(archive) => archive.root(),
         })
     }
@@ -247,6 +251,14 @@ impl<'a> BuildHost for Builder<'a> {
 
     fn unpack(&self, archive: File) -> Result<LayerView, EngineError> {
         Ok(LayerView::Archive(self.images.extract(&archive)?))
+    }
+
+    fn look(&self, wish: &RemoteWish, moved: Moved<'_>) -> Result<Remote<LayerView>, EngineError> {
+        self.look_at(wish, moved)
+    }
+
+    fn fetch(&self, wish: &RemoteWish, found: &Remote<LayerView>, moved: Moved<'_>) -> Result<LayerView, EngineError> {
+        self.fetch_remote(wish, found, moved)
     }
 
     fn commit(&self, mut active: StepTree<'a>) -> Result<CommittedLayer, EngineError> {

@@ -154,6 +154,31 @@ pub enum EngineError {
     /// A build step must have an agent that was not given.
     #[error("the step needs SSH agent {0:?}: give it with --ssh {0} (the agent of SSH_AUTH_SOCK) or --ssh {0}=SOCKET")]
     NoAgent(String),
+    /// A repository cannot be had.
+    #[error("git cannot fetch {url}: {what}")]
+    Repository {
+        /// Its address.
+        url: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Work on a repository failed.
+    #[error("fetch repository {url}: {what}")]
+    Git {
+        /// Its address.
+        url: String,
+        /// What was attempted.
+        what: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A repository behind ssh without keys.
+    #[error("fetch repository {0}: it is reached with ssh, and the build was given no agent")]
+    NoRepositoryAgent(String),
+    /// What a place served changed between two looks.
+    #[error("{0} serves something else than a moment ago; build again")]
+    RemoteChanged(String),
     /// Told to end.
     #[error("interrupted")]
     Interrupted,

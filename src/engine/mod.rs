@@ -5,7 +5,9 @@ mod boot;
 mod build;
 mod build_agent;
 mod build_cache;
+mod build_git;
 mod build_mounts;
+mod build_remote;
 mod build_run;
 mod commit;
 mod containers;
@@ -34,6 +36,8 @@ mod walls;
 
 pub use build::{Builder, LayerView, Secret, StepOptions, StepTree};
 pub use build_cache::{CacheMount, StepCache};
+pub use build_git::GitAccess;
+pub use build_remote::Fetched;
 pub use commit::CommitRequest;
 pub use credentials::{CredentialError, Keeper, Logins};
 pub use error::EngineError;

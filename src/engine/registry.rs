@@ -2,6 +2,7 @@
 
 use super::credentials::Logins;
 use super::{Engine, EngineError};
+use crate::config::Registries;
 use crate::image::registry::{
     Client, Credential, Credentials, Format, LayerEvent, Notice, Options, Proxies, Pulled, Pushed, RegistryError, Trust,
 };
@@ -75,6 +76,16 @@ impl Engine {
         credentials: &'a dyn Credentials,
         attention: Attention<'a>,
     ) -> Result<Client<'a>, EngineError> {
+        self.client_with(self.settings.registry.clone(), credentials, attention)
+    }
+
+    /// Makes a client that keeps to rules.
+    pub(super) fn client_with<'a>(
+        &self,
+        rules: Registries,
+        credentials: &'a dyn Credentials,
+        attention: Attention<'a>,
+    ) -> Result<Client<'a>, EngineError> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         // Named by the user, it is the one file that counts (*openssl-env(7)*).
         let roots = match variable("SSL_CERT_FILE") {
@@ -82,7 +93,7 @@ impl Engine {
             None => ROOTS.map(PathBuf::from).to_vec(),
         };
         let options = Options {
-            rules: self.settings.registry.clone(),
+            rules,
             trust: Trust { roots, hosts: HOSTS.map(PathBuf::from).to_vec() },
             proxies: proxies()?,
             credentials,

@@ -3,6 +3,10 @@
 //! The solver performs steps through [`BuildHost`], which the engine implements: it owns images, snapshots and sandboxes;
 //! this module only names what passes between them. Later, steps that guests perform stand beside the builtin ones here.
 
+mod remote;
+
+pub use remote::{Moved, Remote, RemoteError, RemoteFile, RemoteWish, Repository, is_file_address};
+
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
 use std::collections::BTreeMap;
@@ -196,6 +200,8 @@ pub struct Inputs {
     pub named: Option<String>,
     /// Names of further contexts, with a path in each.
     pub named_paths: Vec<(String, String)>,
+    /// Files and repositories that are fetched.
+    pub remotes: Vec<RemoteWish>,
 }
 
 /// One kind of build step. The builtin ones implement it (`build/solve/kinds.rs`), those of guests will: whoever solves a graph
@@ -215,7 +221,7 @@ pub trait BuildHost: Sync {
     /// A writable tree on top of layers; dropping it uncommitted removes it.
     type Active: Tree;
     /// A read-only tree; dropping it lets it go.
-    type View: Tree;
+    type View: Tree + Send;
     /// A cache in use.
     type Cache: CacheTree;
 
@@ -274,6 +280,19 @@ pub trait BuildHost: Sync {
     /// # Errors
     /// When it is no such archive, is damaged, or leaves its root.
     fn unpack(&self, archive: File) -> Result<Self::View, Self::Error>;
+
+    /// Finds out what a place holds now, fetching it where that cannot be known otherwise.
+    ///
+    /// # Errors
+    /// When the place cannot be asked, has no such thing, or the build is told to end.
+    fn look(&self, wish: &RemoteWish, moved: Moved<'_>) -> Result<Remote<Self::View>, Self::Error>;
+
+    /// Fetches what [`Self::look`] has found: a tree with the one file, or with a directory's.
+    ///
+    /// # Errors
+    /// As [`Self::look`], and when it is another than was found.
+    fn fetch(&self, wish: &RemoteWish, found: &Remote<Self::View>, moved: Moved<'_>)
+    -> Result<Self::View, Self::Error>;
 
     /// Makes a tree's changes a layer.
     ///

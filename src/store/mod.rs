@@ -11,7 +11,7 @@
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json
-//!   build/cache/                 cache/seccomp/<digest>.bpf
+//!   build/cache/{<key>.json,<key>.why,stat-*,url-* (what an address served last)}   cache/seccomp/<digest>.bpf
 //!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
 //!   <id>/{shim.sock,lock,state.json,hosts,hostname,resolv.conf}   ranges/<base>   locks/<name>

@@ -1,5 +1,6 @@
 //! Flags of `build`: where the result goes, what is said of it, what is checked and explained.
 
+use crate::support::git::Served;
 use crate::support::{World, host, requires};
 
 /// A context `app` in a world with busybox.
@@ -210,59 +211,26 @@ fn stages_without_cache_progress_for_programs_and_the_tree_of_layers() {
 #[test]
 fn a_repository_is_a_context() {
     requires!(root, program "git");
-    let world = app("FROM scratch\nCOPY . /all/\n", &[("a", "first")]);
-    let source = world.path("served/app.git");
-    let git = |arguments: &[&str]| {
-        let at = [
-            "-C",
-            source.to_str().unwrap(),
-            "-c",
-            "user.name=n",
-            "-c",
-            "user.email=e@x",
-            "-c",
-            "init.defaultBranch=main",
-        ];
-        host("git", &[&at[..], arguments].concat()).ok()
-    };
-    std::fs::create_dir_all(world.path("served")).unwrap();
-    host("cp", &["-r", world.path("app").to_str().unwrap(), source.to_str().unwrap()]).ok();
-    git(&["init", "-q"]);
-    git(&["add", "-A"]);
-    git(&["commit", "-qm", "one"]);
-    git(&["tag", "v1"]);
-    world.write("served/app.git/a", "second");
-    world.write("served/app.git/sub/Dockerfile", "FROM scratch\nCOPY b /\n");
-    world.write("served/app.git/sub/b", "B");
-    std::os::unix::fs::symlink("/etc", source.join("out")).unwrap();
-    git(&["add", "-A"]);
-    git(&["commit", "-qm", "two"]);
-    let netns = format!("--net=/run/netns/{}", world.netns.as_deref().unwrap());
-    let base = format!("--base-path={}", world.path("served").display());
-    let daemon = format!("{}/git-daemon", host("git", &["--exec-path"]).ok().trim());
-    let mut server = std::process::Command::new("nsenter")
-        .args([&netns, "--", &daemon, "--export-all", "--reuseaddr", "--listen=127.0.0.1", &base])
-        .spawn()
-        .unwrap();
-    crate::support::wait_for("the server of the repository", 10, || {
-        let listens = world.host("sh", &["-c", "ss -ltn | grep -q :9418"]);
-        (listens.code == 0).then_some(())
-    });
+    let world = World::new();
+    let mut served = Served::new(&world, "served");
+    served.commit("app.git", &[("Dockerfile", "FROM scratch\nCOPY . /all/\n"), ("a", "first")]);
+    served.git("app.git", &["tag", "v1"]);
+    std::os::unix::fs::symlink("/etc", world.path("served/app.git/out")).unwrap();
+    served.commit("app.git", &[("a", "second"), ("sub/Dockerfile", "FROM scratch\nCOPY b /\n"), ("sub/b", "B")]);
     let read = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
     world.ok(&["build", "-o", "head", "git://127.0.0.1/app.git"]);
     assert_eq!(read("head/all/a"), "second");
     assert!(!world.path("head/all/.git").exists(), "the repository itself is no part of it");
     world.ok(&["build", "-o", "tag", "git://127.0.0.1/app.git#v1"]);
     assert_eq!(read("tag/all/a"), "first");
-    let commit = git(&["rev-parse", "--short", "v1"]);
+    let commit = served.git("app.git", &["rev-parse", "--short", "v1"]);
     world.ok(&["build", "-o", "commit", &format!("git://127.0.0.1/app.git#{commit}")]);
     assert_eq!(read("commit/all/a"), "first");
     world.ok(&["build", "-o", "sub", "git://127.0.0.1/app.git#:sub"]);
     assert_eq!(read("sub/b"), "B");
     world.bulkhead(&["build", "git://127.0.0.1/app.git#nowhere"]).fails(1, &["nowhere"]);
     world.bulkhead(&["build", "git://127.0.0.1/app.git#:out"]).fails(1, &["\"out\""]);
-    server.kill().unwrap();
-    server.wait().unwrap();
+    served.end();
     world.bulkhead(&["build", "git://127.0.0.1/other.git"]).fails(1, &["other.git"]);
     assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0);
 }

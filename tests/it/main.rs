@@ -1,6 +1,7 @@
 //! The one integration binary; modules by noun.
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests start programs and write files")]
 
+mod add;
 mod boot;
 mod build;
 mod build_flags;

@@ -4,6 +4,7 @@ use super::{CopyPlan, PlannedSource};
 use crate::base::format_go_duration;
 use crate::build::dockerfile::{go_quote, go_quote_list};
 use crate::oci::HealthConfig;
+use crate::step::RemoteWish;
 use std::time::Duration;
 
 /// `RUN |1 A=b /bin/sh -c make # buildkit`.
@@ -26,6 +27,9 @@ pub(super) fn copy(plan: &CopyPlan, destination: &str) -> String {
     if let Some(chmod) = &plan.chmod {
         text.push_str(&format!(" --chmod={chmod}"));
     }
+    if let Some(checksum) = plan.sources.iter().find_map(checksum) {
+        text.push_str(&format!(" --checksum={checksum}"));
+    }
     if plan.link {
         text.push_str(" --link");
     }
@@ -36,10 +40,19 @@ pub(super) fn copy(plan: &CopyPlan, destination: &str) -> String {
         text.push(' ');
         match source {
             PlannedSource::Path(path) => text.push_str(path),
+            PlannedSource::Remote(wish) => text.push_str(&wish.shown()),
             PlannedSource::Inline { name, .. } => text.push_str(&format!("<<{name}")),
         }
     }
     format!("{text} {destination} # buildkit")
+}
+
+fn checksum(source: &PlannedSource) -> Option<String> {
+    match source {
+        PlannedSource::Remote(RemoteWish::File(file)) => file.checksum.as_ref().map(ToString::to_string),
+        PlannedSource::Remote(RemoteWish::Repository(repository)) => repository.checksum.clone(),
+        _ => None,
+    }
 }
 
 /// `CMD ["a" "b"]`.

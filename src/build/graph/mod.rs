@@ -13,7 +13,7 @@ use super::dockerfile::{Dockerfile, DockerfileError, LineRange};
 use super::files::ModeChange;
 use crate::base::Digest;
 use crate::oci::{ImageConfig, Platform};
-use crate::step::{Access, AgentWish, BaseImage, SecretWish, Sharing, StepNetwork};
+use crate::step::{Access, AgentWish, BaseImage, RemoteError, RemoteWish, SecretWish, Sharing, StepNetwork};
 use serde::Serialize;
 use std::fmt::Write as _;
 
@@ -127,6 +127,9 @@ pub enum PlanProblem {
         /// Bytes.
         limit: usize,
     },
+    /// `ADD` of an address that nothing is fetched from.
+    #[error("ADD")]
+    Remote(#[from] RemoteError),
     /// `RUN --security=insecure` where that is not allowed.
     #[error("RUN --security=insecure is not allowed: it takes the walls around the step away")]
     Insecure,
@@ -158,6 +161,7 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match &self.problem {
             PlanProblem::NotPerformed { hint, .. } => Some((*hint).to_owned()),
+            PlanProblem::Remote(_) => Some("ADD takes http://, https://, git:// and ssh:// addresses; the reference of a repository is written URL.git#REF:DIRECTORY".to_owned()),
             PlanProblem::Insecure => Some(
                 "who trusts this Dockerfile builds with --allow security.insecure, where the operator has set allow_insecure = true in [build] of bulkhead.toml"
                     .to_owned(),
@@ -345,8 +349,11 @@ pub struct CopyPlan {
     pub parents: bool,
     /// `--exclude`.
     pub exclude: Vec<String>,
-    /// Archives are unpacked.
+    /// Archives of the context are unpacked.
     pub unpack: bool,
+    /// Archives that are fetched are unpacked.
+    #[serde(skip_serializing_if = "is_false")]
+    pub unpack_fetched: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
@@ -367,6 +374,8 @@ pub enum PlannedSource {
         /// Text, variables replaced.
         content: String,
     },
+    /// What is fetched.
+    Remote(RemoteWish),
 }
 
 /// Where files are copied from.

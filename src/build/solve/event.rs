@@ -56,6 +56,15 @@ pub enum BuildEvent<'a> {
         /// Bytes, not cut at lines.
         bytes: &'a [u8],
     },
+    /// Bytes were fetched for it.
+    Moved {
+        /// Step.
+        id: u32,
+        /// Bytes that are here.
+        bytes: u64,
+        /// All there will be, where that is known.
+        of: Option<u64>,
+    },
     /// It is done.
     StepDone {
         /// Step.

@@ -6,18 +6,20 @@ use super::step::{self, Sources};
 use crate::base::Digest;
 use crate::build::context::Context;
 use crate::build::graph::{CopyFrom, CopyPlan, Operation, PlannedSource, RunPlan};
-use crate::step::{BuildHost, BuildStep, CommittedLayer, Inputs};
+use crate::step::{BuildHost, BuildStep, CommittedLayer, Inputs, Moved};
 
 /// What a step is performed with.
 pub(super) struct View<'v, H: BuildHost> {
     pub(super) host: &'v H,
     pub(super) context: &'v Context,
     /// Its inputs, found and digested.
-    pub(super) sources: &'v Sources,
+    pub(super) sources: &'v Sources<H::View>,
     /// Chain ids of the layers below it, bottom first.
     pub(super) chain: &'v [Digest],
     /// The stages it reads.
     pub(super) stages: Chains<'v>,
+    /// Told how far a transfer is.
+    pub(super) moved: Moved<'v>,
     /// Takes what it prints.
     pub(super) output: &'v mut dyn FnMut(&[u8]),
 }
@@ -65,17 +67,21 @@ impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &CopyPlan {
         };
         let patterns = self.sources.iter().filter_map(|source| match source {
             PlannedSource::Path(path) => Some(path.clone()),
-            PlannedSource::Inline { .. } => None,
+            PlannedSource::Inline { .. } | PlannedSource::Remote(_) => None,
+        });
+        let remotes = self.sources.iter().filter_map(|source| match source {
+            PlannedSource::Remote(wish) => Some(wish.clone()),
+            PlannedSource::Path(_) | PlannedSource::Inline { .. } => None,
         });
         let (patterns, exclude, parents) = (patterns.collect(), self.exclude.clone(), self.parents);
-        Inputs { patterns, exclude, parents, named, ..Inputs::default() }
+        Inputs { patterns, exclude, parents, named, remotes: remotes.collect(), ..Inputs::default() }
     }
 
     fn run(&self, view: &mut View<'v, H>) -> Outcome<H> {
         let layer = match &self.from {
             from @ (CopyFrom::Context | CopyFrom::Named(_)) => {
                 let source = view.context.tree(from).unwrap_or_else(|| view.context.source());
-                step::copy_context(view.host, source, &view.sources.picked, self, view.chain)
+                step::copy_context(view.host, source, view.sources, self, view.chain, view.moved)
             }
             CopyFrom::Stage(stage) => step::copy_layers(view.host, &(view.stages)(*stage), self, view.chain),
             CopyFrom::Image(from) => step::copy_layers(view.host, from, self, view.chain),

@@ -10,7 +10,7 @@ use crate::build::files::{
 use crate::build::glob::clean;
 use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
 use crate::build::ignore::Ignore;
-use crate::step::{BuildHost, CommittedLayer, InlineFile, Inputs, RunOrder, Tree};
+use crate::step::{BuildHost, CommittedLayer, InlineFile, Inputs, Moved, Remote, RemoteWish, RunOrder, Tree};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -105,13 +105,17 @@ fn matches(source: Source<'_>, pattern: &str, parents: bool) -> Result<Vec<Picke
     Ok(found)
 }
 
-/// The files of the context that a step reads, and what they hold.
-pub(super) struct Sources {
+/// A place that a step fetches from, and what it holds.
+type Place<V> = (RemoteWish, Remote<V>);
+
+/// What a step reads besides other stages: files of the context and what they hold, and what is to be fetched.
+pub(super) struct Sources<V> {
     pub(super) picked: Vec<Picked>,
     pub(super) content: Content,
+    pub(super) remotes: Vec<Place<V>>,
 }
 
-impl Sources {
+impl<V> Sources<V> {
     /// Returns each file with a short form of what it is; a directory's own line tells its mode alone.
     pub(super) fn prints(&self) -> BTreeMap<String, u64> {
         let paths = self.picked.iter().flat_map(|source| source.entries.iter().map(move |entry| (source, entry)));
@@ -125,17 +129,18 @@ impl Sources {
     }
 }
 
-impl Default for Sources {
+impl<V> Default for Sources<V> {
     fn default() -> Self {
-        Self { picked: Vec::new(), content: Content { digest: Digest::of(b""), prints: Vec::new() } }
+        let content = Content { digest: Digest::of(b""), prints: Vec::new() };
+        Self { picked: Vec::new(), content, remotes: Vec::new() }
     }
 }
 
 /// Finds and digests the context's files that a step reads.
-pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
+pub(super) fn context_sources<V, E: std::error::Error + Send + Sync>(
     context: &Context,
     inputs: &Inputs,
-) -> Result<Sources, StepError<E>> {
+) -> Result<Sources<V>, StepError<E>> {
     let exclude = Ignore::from_patterns(&inputs.exclude)?;
     let named = |name: &str| context.named(name).ok_or_else(|| SourceError::NotFound(name.to_owned()));
     let mut parts = Vec::new();
@@ -168,15 +173,30 @@ pub(super) fn context_sources<E: std::error::Error + Send + Sync>(
     Ok(all)
 }
 
+/// Finds out what places hold that a step fetches from.
+pub(super) fn look<H: BuildHost>(
+    host: &H,
+    wishes: Vec<RemoteWish>,
+    moved: Moved<'_>,
+) -> Result<Vec<Place<H::View>>, StepError<H::Error>> {
+    let look = |wish: RemoteWish| {
+        let found = host.look(&wish, &mut *moved).map_err(StepError::Host)?;
+        Ok((wish, found))
+    };
+    wishes.into_iter().map(look).collect()
+}
+
 /// `COPY` and `ADD` from the context.
 pub(super) fn copy_context<H: BuildHost>(
     host: &H,
     source: Source<'_>,
-    picked: &[Picked],
+    sources: &Sources<H::View>,
     plan: &CopyPlan,
     chain: &[Digest],
+    moved: Moved<'_>,
 ) -> Result<CommittedLayer, StepError<H::Error>> {
-    copy(host, source.root, picked, plan, chain, false)
+    let local = Local { root: source.root, picked: &sources.picked, keep: false };
+    copy(host, &local, &sources.remotes, plan, chain, moved)
 }
 
 /// `COPY --from` a stage or an image.
@@ -189,46 +209,57 @@ pub(super) fn copy_layers<H: BuildHost>(
     let view = host.view(from).map_err(StepError::Host)?;
     let root = view.root().map_err(StepError::Tree)?;
     let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
-    copy(host, root, &picked, plan, chain, true)
+    copy(host, &Local { root, picked: &picked, keep: true }, &[], plan, chain, &mut |_, _| {})
+}
+
+/// Files that were found in a tree.
+struct Local<'l> {
+    root: BorrowedFd<'l>,
+    picked: &'l [Picked],
+    /// Owners are those of the tree.
+    keep: bool,
 }
 
 fn copy<H: BuildHost>(
     host: &H,
-    from: BorrowedFd<'_>,
-    picked: &[Picked],
+    from: &Local<'_>,
+    remotes: &[Place<H::View>],
     plan: &CopyPlan,
     chain: &[Digest],
-    keep: bool,
+    moved: Moved<'_>,
 ) -> Result<CommittedLayer, StepError<H::Error>> {
     let inline = plan.sources.iter().filter(|s| matches!(s, PlannedSource::Inline { .. })).count();
-    if picked.is_empty() && inline == 0 {
+    if from.picked.is_empty() && inline + remotes.len() == 0 {
         return Err(StepError::NothingLeft);
     }
-    let several = picked.len() + inline > 1;
+    let several = from.picked.len() + inline + remotes.len() > 1;
     let active = host.prepare(chain).map_err(StepError::Host)?;
     let root = active.root().map_err(StepError::Tree)?;
     let owner = plan.chown.as_deref().map(|text| resolve_owner(root, text)).transpose()?;
-    let options = CopyOptions { owner, mode: plan.chmod.as_ref(), link: plan.link, keep };
+    let options = CopyOptions { owner, mode: plan.chmod.as_ref(), link: plan.link, keep: from.keep };
     let target = Destination { root, options };
-    for source in picked {
-        let under = source.under.to_string_lossy();
-        let below = format!("{}/{under}/", plan.destination.trim_end_matches('/'));
-        let destination = if under.is_empty() { &plan.destination } else { &below };
-        if plan.unpack && !source.is_directory() {
-            let file = File::from(source.open(from)?);
-            if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
-                target.directory(&plan.destination)?;
-                let archive = host.unpack(file).map_err(StepError::Host)?;
-                // Owners are the archive's unless --chown says otherwise; modes always are.
-                let target = Destination { root, options: CopyOptions { mode: None, keep: true, ..options } };
-                let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
-                for tree in source.pick("/")? {
-                    target.copy(source.root, &tree, &plan.destination, false)?;
-                }
-                continue;
+    for source in from.picked {
+        add(host, from.root, source, plan, plan.unpack, &target, several)?;
+    }
+    for (wish, found) in remotes {
+        let fetched;
+        let tree = match &found.files {
+            Some(files) => files,
+            None => {
+                fetched = host.fetch(wish, found, moved).map_err(StepError::Host)?;
+                &fetched
             }
+        };
+        let root = tree.root().map_err(StepError::Tree)?;
+        let exclude = Ignore::from_patterns(&plan.exclude)?;
+        let source = Source { root, ignore: None, exclude: Some(&exclude).filter(|e| !e.is_empty()) };
+        let picked = match wish {
+            RemoteWish::File(file) => source.exactly(&file.name)?,
+            RemoteWish::Repository(_) => source.exactly("/")?,
+        };
+        for source in &picked {
+            add(host, root, source, plan, plan.unpack_fetched, &target, several)?;
         }
-        target.copy(from, source, destination, several)?;
     }
     for source in &plan.sources {
         if let PlannedSource::Inline { name, content } = source {
@@ -236,6 +267,37 @@ fn copy<H: BuildHost>(
         }
     }
     host.commit(active).map_err(StepError::Host)
+}
+
+/// Copies one source, or unpacks it where it is an archive and that is wanted.
+fn add<H: BuildHost>(
+    host: &H,
+    from: BorrowedFd<'_>,
+    source: &Picked,
+    plan: &CopyPlan,
+    unpack: bool,
+    target: &Destination<'_>,
+    several: bool,
+) -> Result<(), StepError<H::Error>> {
+    let under = source.under.to_string_lossy();
+    let below = format!("{}/{under}/", plan.destination.trim_end_matches('/'));
+    let destination = if under.is_empty() { &plan.destination } else { &below };
+    if unpack && !source.is_directory() {
+        let file = File::from(source.open(from)?);
+        if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
+            target.directory(&plan.destination)?;
+            let archive = host.unpack(file).map_err(StepError::Host)?;
+            // Owners are the archive's unless --chown says otherwise; modes always are.
+            let options = CopyOptions { mode: None, keep: true, ..target.options };
+            let target = Destination { root: target.root, options };
+            let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
+            for tree in source.pick("/")? {
+                target.copy(source.root, &tree, &plan.destination, false)?;
+            }
+            return Ok(());
+        }
+    }
+    Ok(target.copy(from, source, destination, several)?)
 }
 
 /// Tells by its first bytes whether a file is a tar archive, plain or compressed. `ADD` judges content, not names; what
@@ -246,9 +308,10 @@ fn is_archive(file: &File) -> std::io::Result<bool> {
     Ok(holds_archive(&head, &mut || Box::new(Positioned { file, at: 0 })))
 }
 
-/// Tells by its beginning whether something is an archive: 512 bytes, or all there are.
+/// Tells by its beginning whether something is an archive: 512 bytes, or all there are. What is compressed may need more of
+/// them to tell.
 pub fn is_archive_head(head: &[u8]) -> bool {
-    holds_archive(head, &mut || Box::new(head))
+    holds_archive(&head[..head.len().min(512)], &mut || Box::new(head))
 }
 
 fn holds_archive<'a>(head: &[u8], whole: &mut dyn FnMut() -> Box<dyn Read + 'a>) -> bool {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::build::dockerfile::LineRange;
 use crate::oci::{ContainerConfig, Platform, RootFs};
-use crate::step::{CacheTree, CacheWish, RunOrder, StepMount, StepSource, Tree};
+use crate::step::{CacheTree, CacheWish, Moved, Remote, RemoteWish, RunOrder, StepMount, StepSource, Tree};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,6 +25,8 @@ struct Fake {
     /// Two commands meet here.
     together: Barrier,
     halted: AtomicBool,
+    /// What addresses serve.
+    served: Mutex<String>,
 }
 
 struct Directory {
@@ -92,6 +94,7 @@ impl Fake {
             images: Mutex::default(),
             together: Barrier::new(2),
             halted: AtomicBool::new(false),
+            served: Mutex::new("one".into()),
         };
         fs::create_dir(fake.path(&[])).unwrap();
         copy_tree(&fake.path(&[]), &fake.path(&[Digest::of(b"base")]));
@@ -159,6 +162,23 @@ impl BuildHost for Fake {
     fn filled(&self, cache: &FakeCache) -> Result<(), NoImage> {
         assert!(cache.1);
         Ok(())
+    }
+
+    fn look(&self, wish: &RemoteWish, _: Moved<'_>) -> Result<Remote<Directory>, NoImage> {
+        self.ran.lock().unwrap().push(format!("look {}", wish.shown()));
+        let state = self.served.lock().unwrap().clone();
+        Ok(Remote { state, name: "named".into(), files: None })
+    }
+
+    fn fetch(&self, wish: &RemoteWish, found: &Remote<Directory>, moved: Moved<'_>) -> Result<Directory, NoImage> {
+        self.ran.lock().unwrap().push(format!("fetch {} {}", wish.shown(), found.name));
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let path = self.dir.path().join(format!("fetched-{number}"));
+        fs::create_dir(&path).unwrap();
+        let name = if let RemoteWish::File(file) = wish { file.name.as_str() } else { "tree" };
+        moved(1, Some(1));
+        File::create(path.join(name)).unwrap().write_all(found.state.as_bytes()).unwrap();
+        Ok(Directory { root: File::open(&path).unwrap(), path, chain: Vec::new() })
     }
 
     fn run(
@@ -600,4 +620,24 @@ fn an_epoch_dates_the_image_and_is_in_its_keys() {
     assert_eq!(times, [None, Some(Timestamp(7_000_000_000)), Some(Timestamp(7_000_000_000))]);
     assert_eq!(dated.config.created, Some(Timestamp(7_000_000_000)));
     assert_eq!(build_at(Some(7)).image, dated.image);
+}
+
+#[test]
+fn what_is_fetched_is_asked_for_each_time_and_fetched_when_it_has_changed() {
+    if !crate::tests::root() {
+        return;
+    }
+    let case = Case::new(&[("Dockerfile", "FROM base\nADD https://u:p@host/dir/file?x=y /to/\n")]);
+    let (built, ran) = case.build(false);
+    let built = built.unwrap();
+    assert_eq!(case.host.files(&built.chain), ["/to/file=one"]);
+    assert_eq!(ran, ["look https://host/dir/file", "fetch https://host/dir/file named"]);
+    assert_eq!(built.config.history[1].created_by, "ADD https://host/dir/file /to/ # buildkit");
+    assert_eq!(case.build(false).1, ["look https://host/dir/file"], "what is served is the same");
+    "two".clone_into(&mut case.host.served.lock().unwrap());
+    let (built, ran) = case.build(false);
+    assert_eq!((case.host.files(&built.unwrap().chain), ran.len()), (vec!["/to/file=two".to_owned()], 2));
+    // The same bytes from elsewhere are the same step.
+    case.write("Dockerfile", b"FROM base\nADD http://other/file /to/\n");
+    assert_eq!(case.build(false).1, ["look http://other/file"]);
 }

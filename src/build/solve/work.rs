@@ -3,7 +3,7 @@
 use super::explain::compare;
 use super::kinds::{View, kind};
 use super::schedule::{Job, Schedule};
-use super::step::{Sources, context_sources};
+use super::step::{Sources, context_sources, look};
 use super::{BuildError, BuildEvent, BuildRequest, Done, Events, Reason, StepError, StepLabel};
 use crate::base::{Digest, Timestamp};
 use crate::build::cache::{BuildCache, CacheRecord, Parts};
@@ -38,7 +38,7 @@ pub(super) struct Solver<'a, H: BuildHost> {
 struct State<'a, H: BuildHost> {
     schedule: Schedule<'a>,
     /// Stages that are under way, by position.
-    parts: Vec<Part>,
+    parts: Vec<Part<H::View>>,
     /// Records of the steps performed by this build: with `--no-cache`, too, the same step is done once.
     made: BTreeMap<Digest, CacheRecord>,
     failure: Option<BuildError<H::Error>>,
@@ -47,34 +47,39 @@ struct State<'a, H: BuildHost> {
 }
 
 /// A stage under way.
-#[derive(Default)]
-struct Part {
+struct Part<V> {
     done: Done,
     /// The step that was put back, as it was shown.
-    begun: Option<Begun>,
+    begun: Option<Begun<V>>,
+}
+
+impl<V> Default for Part<V> {
+    fn default() -> Self {
+        Self { done: Done::default(), begun: None }
+    }
 }
 
 /// A step that was announced.
-struct Begun {
+struct Begun<V> {
     id: u32,
     at: Instant,
     /// Once it is known.
-    key: Option<Known>,
+    key: Option<Known<V>>,
 }
 
 /// What is known of a step before it is performed.
-struct Known {
+struct Known<V> {
     key: Digest,
     parts: Parts,
-    sources: Sources,
+    sources: Sources<V>,
 }
 
 /// What became of a job.
-enum Outcome {
+enum Outcome<V> {
     /// The stage, one step further, and the key that was claimed.
     Done(Done, Option<Digest>),
     /// Another step has the same key: the job is put back.
-    Waits(Box<Begun>),
+    Waits(Box<Begun<V>>),
 }
 
 struct Reporter<'a> {
@@ -187,7 +192,12 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
     }
 
-    fn perform(&self, job: Job, mut done: Done, begun: Option<Begun>) -> Result<Outcome, BuildError<H::Error>> {
+    fn perform(
+        &self,
+        job: Job,
+        mut done: Done,
+        begun: Option<Begun<H::View>>,
+    ) -> Result<Outcome<H::View>, BuildError<H::Error>> {
         let stage = &self.graph.stages[job.stage];
         let Some(number) = job.node else {
             let begun = self.announce(stage, 1, &stage.title, stage.lines);
@@ -203,7 +213,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         let at = |source| BuildError::Step { title: node.title.clone(), lines: node.lines, source };
         let known = match begun.key.take() {
             Some(known) => known,
-            None => self.key(stage, number, &done).map_err(at).inspect_err(|_| self.failed(begun.id))?,
+            None => self.key(stage, number, &done, begun.id).map_err(at).inspect_err(|_| self.failed(begun.id))?,
         };
         if !self.state().schedule.claim(job, &known.key) {
             begun.key = Some(known);
@@ -236,7 +246,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         number: u32,
         text: &str,
         lines: crate::build::dockerfile::LineRange,
-    ) -> Begun {
+    ) -> Begun<H::View> {
         // Numbered as they are told, so that the numbers ascend.
         let mut reporter = self.reporter.lock().unwrap_or_else(PoisonError::into_inner);
         reporter.last += 1;
@@ -272,10 +282,20 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     }
 
     /// Digest of the operation, what is below it, and what it reads.
-    fn key(&self, stage: &PlannedStage, number: usize, done: &Done) -> Result<Known, StepError<H::Error>> {
+    fn key(
+        &self,
+        stage: &PlannedStage,
+        number: usize,
+        done: &Done,
+        id: u32,
+    ) -> Result<Known<H::View>, StepError<H::Error>> {
         let node = &stage.nodes[number];
         let operation = &node.operation;
-        let sources = context_sources(self.context, &kind::<H>(operation).inputs())?;
+        let mut inputs = kind::<H>(operation).inputs();
+        let mut sources = context_sources(self.context, &inputs)?;
+        let mut moved = |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of });
+        sources.remotes = look(self.host, std::mem::take(&mut inputs.remotes), &mut moved)?;
+        let remotes: Vec<&str> = sources.remotes.iter().map(|(_, found)| found.state.as_str()).collect();
         let own = sources.picked.first().map(|_| sources.content.digest.clone());
         // What a stage is, not what it was made of: made anew, it may be another.
         let stages = operation.stages().map(|stage| self.stage(stage)?.chain.last().cloned());
@@ -284,7 +304,11 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         if let Some(epoch) = self.request.epoch {
             text["epoch"] = epoch.into();
         }
+        if !remotes.is_empty() {
+            text["remotes"] = remotes.into();
+        }
         let key = Digest::of(text.to_string().as_bytes());
+        let reads = content.iter().any(Option::is_some) || !sources.remotes.is_empty();
         let parts = Parts {
             file: Digest::of(self.context.dockerfile_path.as_os_str().as_encoded_bytes()).short().to_owned(),
             stage: stage.label.clone(),
@@ -292,7 +316,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             title: node.title.clone(),
             parent: done.key.clone(),
             below: number.checked_sub(1).map_or(&stage.title, |below| &stage.nodes[below].title).clone(),
-            content: content.iter().any(Option::is_some).then(|| Digest::of(text["content"].to_string().as_bytes())),
+            content: reads.then(|| Digest::of(format!("{}{}", text["content"], text["remotes"]).as_bytes())),
             reads: operation
                 .stages()
                 .map(|stage| self.graph.stages[stage].label.as_str())
@@ -305,7 +329,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     }
 
     /// Returns a step's record, and whether it was there: from this build, the cache, or another build that is at it.
-    fn record(&self, step: &Step<'_>) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
+    fn record(&self, step: &Step<'_, H::View>) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
         let (node, key) = (step.node, &step.known.key);
         let made = self.state().made.get(key).cloned();
         // On another parent it is another layer: a stage without the cache may have made what is below anew.
@@ -342,14 +366,14 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         Ok((record, false))
     }
 
-    fn explain(&self, step: &Step<'_>, reason: impl FnOnce() -> Reason) {
+    fn explain(&self, step: &Step<'_, H::View>, reason: impl FnOnce() -> Reason) {
         if self.request.explain {
             self.tell(BuildEvent::Explained { id: step.id, reason: &reason() });
         }
     }
 
     /// Why a step is not in the cache.
-    fn reason(&self, step: &Step<'_>, parts: &Parts) -> Reason {
+    fn reason(&self, step: &Step<'_, H::View>, parts: &Parts) -> Reason {
         if !self.uses_cache(step.stage) {
             return Reason::NotAsked;
         }
@@ -365,7 +389,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         !request.no_cache && !request.no_cache_stages.iter().any(|name| name.eq_ignore_ascii_case(&stage.label))
     }
 
-    fn lookup(&self, step: &Step<'_>) -> Result<Option<CacheRecord>, H::Error> {
+    fn lookup(&self, step: &Step<'_, H::View>) -> Result<Option<CacheRecord>, H::Error> {
         let key = &step.known.key;
         if !self.uses_cache(step.stage) {
             return Ok(None);
@@ -381,7 +405,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
     }
 
     /// Waits until no other build performs the step. Without the cache nobody waits for another's result.
-    fn claim(&self, step: &Step<'_>) -> Result<Claim, BuildError<H::Error>> {
+    fn claim(&self, step: &Step<'_, H::View>) -> Result<Claim, BuildError<H::Error>> {
         if !self.uses_cache(step.stage) {
             return Ok(Claim { waited: false, _lock: None });
         }
@@ -395,7 +419,11 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
     }
 
-    fn operate(&self, operation: &Operation, step: &Step<'_>) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
+    fn operate(
+        &self,
+        operation: &Operation,
+        step: &Step<'_, H::View>,
+    ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
         let id = step.id;
         let mut view = View {
             host: self.host,
@@ -403,6 +431,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             sources: &step.known.sources,
             chain: &step.done.chain,
             stages: &|stage| self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default(),
+            moved: &mut |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of }),
             output: &mut |bytes| self.tell(BuildEvent::Output { id, bytes }),
         };
         kind(operation).run(&mut view)
@@ -410,10 +439,10 @@ impl<'a, H: BuildHost> Solver<'a, H> {
 }
 
 /// A step at its place.
-struct Step<'s> {
+struct Step<'s, V> {
     stage: &'s PlannedStage,
     node: &'s Node,
-    known: &'s Known,
+    known: &'s Known<V>,
     /// The stage as far as it stands below.
     done: &'s Done,
     id: u32,

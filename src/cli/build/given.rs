@@ -1,6 +1,7 @@
 //! `--secret`, `--ssh`, `--build-context`, `--allow`: what a Dockerfile may ask for by name (*docker buildx build*).
 
-use crate::build::{self, NamedContext};
+use super::place::{Place, remote_tree};
+use crate::build::NamedContext;
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
 use crate::engine::{Engine, Secret, StepOptions};
@@ -119,25 +120,39 @@ pub(super) fn insecure(parsed: &Parsed, engine: &Engine) -> Result<bool, Failure
     Ok(asked)
 }
 
-/// Reads `NAME=PATH` and `NAME=docker-image://IMAGE`, and adds the directories to the context.
-pub(super) fn contexts(parsed: &Parsed, files: &mut build::Context) -> Result<Vec<(String, NamedContext)>, Failure> {
+/// Reads `--build-context`, and adds the directories, repositories and archives to the context.
+pub(super) fn contexts(
+    parsed: &Parsed,
+    engine: &Engine,
+    place: &mut Place,
+) -> Result<Vec<(String, NamedContext)>, Failure> {
+    let written =
+        "it is written NAME=PATH, NAME=docker-image://IMAGE, or NAME= and the address of a repository or archive";
     let mut named = Vec::new();
     for text in parsed.all("build-context") {
         let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
         else {
-            return Err(parsed.invalid("build-context", text, "it is written NAME=PATH or NAME=docker-image://IMAGE"));
+            return Err(parsed.invalid("build-context", text, written));
         };
+        let in_context = |error| Failure::from_error(exit::FAILED, &error);
         let context = match value.split_once("://") {
             Some(("docker-image", image)) => NamedContext::Image(image.to_owned()),
-            Some(_) => {
-                let why = "it is a directory of this machine or docker-image://IMAGE";
-                return Err(parsed.invalid("build-context", text, why));
-            }
-            None => {
-                let added = files.add_named(name, Path::new(value));
-                added.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
+            _ if Path::new(value).exists() => {
+                place.files.add_named(name, Path::new(value)).map_err(in_context)?;
                 NamedContext::Directory
             }
+            _ => match remote_tree(engine, value, parsed.switch("quiet")?)? {
+                Some((root, kept)) => {
+                    place.files.add_named_tree(name, root).map_err(in_context)?;
+                    place.kept.push(kept);
+                    NamedContext::Directory
+                }
+                None if value.contains("://") => return Err(parsed.invalid("build-context", text, written)),
+                None => {
+                    place.files.add_named(name, Path::new(value)).map_err(in_context)?;
+                    NamedContext::Directory
+                }
+            },
         };
         named.push((name.to_owned(), context));
     }

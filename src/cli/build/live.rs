@@ -1,6 +1,7 @@
 //! Progress of a build on a terminal: a line for each finished step, and below them those that run with their last output.
 
 use super::plain::{complete, step_text, visible};
+use crate::base::human_size;
 use crate::build::BuildEvent;
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, Write};
@@ -21,6 +22,8 @@ struct Running {
     started: Instant,
     lines: VecDeque<String>,
     partial: Vec<u8>,
+    /// Bytes that were fetched, and all there will be where that is known.
+    moved: Option<(u64, Option<u64>)>,
 }
 
 /// Draws a build.
@@ -58,8 +61,8 @@ impl<W: Write> Live<W> {
             }
             BuildEvent::Warning { text } => self.settle(&format!(" WARNING: {text}"), None, "33"),
             BuildEvent::StepStarted(label) => {
-                let (lines, partial) = (VecDeque::new(), Vec::new());
-                self.running.insert(label.id, Running { text: step_text(label), started: now, lines, partial });
+                let (lines, partial, moved) = (VecDeque::new(), Vec::new(), None);
+                self.running.insert(label.id, Running { text: step_text(label), started: now, lines, partial, moved });
                 // What is cached is done before anybody could read it.
                 if now.duration_since(self.begun) > PAUSE { self.draw(now) } else { Ok(()) }
             }
@@ -67,6 +70,12 @@ impl<W: Write> Live<W> {
             BuildEvent::Output { id, bytes } => {
                 if let Some(running) = self.running.get_mut(&id) {
                     running.take(bytes);
+                }
+                self.draw(now)
+            }
+            BuildEvent::Moved { id, bytes, of } => {
+                if let Some(running) = self.running.get_mut(&id) {
+                    running.moved = Some((bytes, of));
                 }
                 self.draw(now)
             }
@@ -112,7 +121,7 @@ impl<W: Write> Live<W> {
     fn end(&mut self, id: u32, mark: &str, elapsed: Option<Duration>, colour: &str, now: Instant) -> io::Result<()> {
         self.done += 1;
         let Some(running) = self.running.remove(&id) else { return Ok(()) };
-        self.settle(&format!(" => {mark}{}", running.text), elapsed, colour)?;
+        self.settle(&format!(" => {mark}{}{}", running.text, running.bytes()), elapsed, colour)?;
         self.drawn_at = None;
         if self.running.is_empty() { Ok(()) } else { self.draw(now) }
     }
@@ -134,7 +143,7 @@ impl<W: Write> Live<W> {
         let (mut text, mut count) = (String::new(), 0);
         for running in self.running.values() {
             let elapsed = Some(now.duration_since(running.started));
-            text.push_str(&self.line(&format!(" => {}", running.text), elapsed, "1"));
+            text.push_str(&self.line(&format!(" => {}{}", running.text, running.bytes()), elapsed, "1"));
             let skip = running.lines.len().saturating_sub(shown);
             for line in running.lines.iter().skip(skip) {
                 text.push_str(&self.line(&format!(" => => # {line}"), None, "2"));
@@ -166,6 +175,16 @@ impl<W: Write> Live<W> {
 }
 
 impl Running {
+    /// How much was fetched: ` 1.2MB / 3.4MB`.
+    fn bytes(&self) -> String {
+        match self.moved {
+            None => String::new(),
+            Some((bytes, None)) => format!("  {}", human_size(bytes)),
+            Some((bytes, Some(of))) if bytes >= of => format!("  {}", human_size(of)),
+            Some((bytes, Some(of))) => format!("  {} / {}", human_size(bytes), human_size(of)),
+        }
+    }
+
     fn take(&mut self, mut bytes: &[u8]) {
         while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             self.partial.extend_from_slice(&bytes[..end]);

@@ -4,7 +4,6 @@ mod cache;
 mod check;
 mod commit;
 mod explain;
-mod git;
 mod given;
 mod live;
 mod output;
@@ -25,6 +24,7 @@ use crate::base::Digest;
 use crate::build::{self, BuildCache, BuildError, BuildRequest, Built, Settings, StepError};
 use crate::engine::request::MountRequest;
 use crate::engine::{EngineError, StepOptions};
+use crate::image::registry::RegistryError;
 use crate::image::{ImageError, Images};
 use crate::oci::{Platform, Reference};
 use explain::Explanation;
@@ -36,7 +36,7 @@ use std::os::fd::AsFd;
 pub(super) static VERBS: &[Verb] = &[
     Verb {
         names: &["build", "image build", "builder build"],
-        usage: "build [OPTIONS] PATH | -",
+        usage: "build [OPTIONS] PATH | URL | -",
         about: "Build an image from a Dockerfile",
         count: (1, 1),
         interspersed: true,
@@ -77,14 +77,17 @@ fn flags(flags: Flags) -> Flags {
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("allow", "Allow extra privileges (security.insecure, where the operator's settings do)"))
         .arg(list("annotation", "Add annotation to the image's manifest"))
-        .arg(list("build-context", "Additional build contexts (format: name=path, name=docker-image://image)"))
+        .arg(list(
+            "build-context",
+            "Additional build contexts (name=path, name=docker-image://image, name=URL of an archive or a repository)",
+        ))
         .arg(list("build-arg", "Set build-time variables"))
         .arg(list("cache-from", "External cache sources: read over, the store's own cache is used"))
         .arg(list("cache-to", "Cache export destinations: refused, the cache stays in the store"))
         .arg(value("call", "string", "Set method for evaluating build (build|check)"))
         .arg(switch("check", "Look for mistakes in the Dockerfile, and build nothing"))
         .arg(switch("explain", "Say of each step which file, variable or parent made it necessary (not in Docker)"))
-        .arg(value("file", "string", "Name of the Dockerfile (default: PATH/Dockerfile)").short('f'))
+        .arg(value("file", "string", "Name or URL of the Dockerfile (default: PATH/Dockerfile)").short('f'))
         .arg(value("format", "string", "Format of --check and --explain (text|json)"))
         .arg(value("iidfile", "string", "Write the image ID to a file"))
         .arg(list("label", "Set metadata for an image"))
@@ -237,7 +240,7 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let engine = context.engine()?;
     let mut place = place::open(&engine, &parsed)?;
     request.settings.insecure = given::insecure(&parsed, &engine)?;
-    request.settings.contexts = given::contexts(&parsed, &mut place.files)?;
+    request.settings.contexts = given::contexts(&parsed, &engine, &mut place)?;
     let files = &place.files;
     let format = parsed.text("format").filter(|format| !format.is_empty());
     match parsed.text("call").unwrap_or_default() {
@@ -357,6 +360,21 @@ fn failed(error: &BuildError<EngineError>, files: &build::Context, output_shown:
     match (error.hint(), error) {
         (Some(hint), _) => failure.hint(hint),
         (None, BuildError::Image { source: EngineError::Image(ImageError::NotFound(_)), .. }) => failure.hint(NO_IMAGE),
+        (None, BuildError::Step { source: StepError::Host(EngineError::NoRepositoryAgent(_)), .. }) => {
+            failure.hint("give the build an agent: --ssh default")
+        }
+        (None, BuildError::Step { source: StepError::Host(EngineError::Image(ImageError::Registry(error))), .. }) => {
+            match error {
+                RegistryError::Own { .. } => failure.hint("--network host lets the build fetch from this machine"),
+                RegistryError::Tls { .. } => {
+                    failure.hint("the variable SSL_CERT_FILE names the certificates that count")
+                }
+                RegistryError::Resolve { .. } | RegistryError::Connect { .. } => {
+                    failure.hint("check the address and the network; HTTPS_PROXY and HTTP_PROXY name proxies")
+                }
+                _ => failure,
+            }
+        }
         (None, BuildError::Image { source: EngineError::Image(ImageError::Registry(error)), .. }) => {
             registry::with_hint(failure, error)
         }

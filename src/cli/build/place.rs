@@ -1,78 +1,166 @@
-//! The build context that the argument and `-f` name: a directory, a repository, a Dockerfile or an
-//! archive on stdin.
+//! The build context that the argument and `-f` name: a directory, a repository, an address, a Dockerfile or an archive on
+//! stdin.
 
-use super::git::Repository;
-use crate::build::{Context as Files, is_archive};
+use crate::build::{Context as Files, ContextError, is_archive};
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
-use crate::engine::Engine;
+use crate::cli::registry::{download_now, interruptible};
+use crate::engine::{Engine, Fetched};
 use crate::image::{Extracted, Images};
+use crate::step::{Repository, is_file_address};
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
-/// Largest Dockerfile on stdin, bytes.
+/// Largest Dockerfile on stdin or behind an address, bytes.
 const MAX_STDIN: u64 = 16 << 20;
-/// So many bytes tell what is on stdin.
-const HEAD: usize = 512;
+/// So many bytes tell what something is: a zstd stream shows nothing before its first block has ended.
+const HEAD: u64 = 256 << 10;
 
-/// A context, and what it lies in for the length of the build.
+/// A context, and what its parts lie in for the length of the build.
 pub(super) struct Place {
     pub(super) files: Files,
-    _unpacked: Option<Extracted>,
+    pub(super) kept: Vec<Extracted>,
+}
+
+/// Where the Dockerfile is.
+enum Recipe {
+    /// In the context, or, where that is a directory, at a path; by its usual names without one.
+    File(Option<String>),
+    /// It came from elsewhere.
+    Text(String),
 }
 
 /// Opens the context.
 pub(super) fn open(engine: &Engine, parsed: &Parsed) -> Result<Place, Failure> {
     let cache = engine.paths.root.join("build/cache");
     let place = parsed.arguments[0].as_str();
-    let file = parsed.filled("file");
-    if !Path::new(place).exists() {
-        if let Some(repository) = Repository::parse(place) {
-            let (root, unpacked) = repository.fetch(&Images::open(&engine.paths)?)?;
-            let files = Files::of_tree(root, file.as_deref());
-            let files = files.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-            return Ok(Place { files, _unpacked: Some(unpacked) });
-        }
-        if place.contains("://") {
-            return Err(Failure::failed(format!("{place}: an address is no context; a repository's ends with .git"))
-                .hint("curl -L ADDRESS | bulkhead build -"));
-        }
-    }
-    let opened = match (place, file.as_deref()) {
-        ("-", Some("-")) => {
+    let quiet = parsed.switch("quiet")?;
+    let recipe = match parsed.filled("file") {
+        Some(file) if file == "-" && place == "-" => {
             return Err(parsed.conflict("only one of the context and the Dockerfile can be on stdin"));
         }
-        ("-", file) => return stdin(engine, file, &cache),
-        (place, Some("-")) => {
+        Some(file) if file == "-" => {
             let mut bytes = Vec::new();
             std::io::stdin().lock().take(MAX_STDIN).read_to_end(&mut bytes)?;
-            Files::with_dockerfile(Path::new(place), text(bytes)?, &cache)
+            Recipe::Text(text(bytes, "what stands on stdin")?)
         }
-        (place, file) => Files::open(Path::new(place), file.map(Path::new), &cache),
+        Some(file) if is_file_address(&file) => Recipe::Text(fetched_text(download_now(engine, &file, quiet)?)?),
+        file => Recipe::File(file),
     };
-    let files = opened.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-    Ok(Place { files, _unpacked: None })
+    if place == "-" {
+        return stdin(engine, recipe, &cache);
+    }
+    if !Path::new(place).exists() {
+        if let Some((root, kept)) = repository(engine, place)? {
+            return of_tree(root, recipe, kept);
+        }
+        if is_file_address(place) {
+            return of_file(engine, download_now(engine, place, quiet)?, recipe, &cache);
+        }
+        if place.contains("://") {
+            return Err(Failure::failed(format!("{place}: this kind of address is no context"))
+                .hint("a context is a directory, -, http(s)://ADDRESS of an archive, or a repository's URL.git"));
+        }
+    }
+    let files = match recipe {
+        Recipe::Text(text) => Files::with_dockerfile(Path::new(place), text, &cache),
+        Recipe::File(file) => Files::open(Path::new(place), file.as_deref().map(Path::new), &cache),
+    };
+    Ok(Place { files: files.map_err(of_context)?, kept: Vec::new() })
+}
+
+fn of_context(error: ContextError) -> Failure {
+    Failure::from_error(exit::FAILED, &error)
+}
+
+fn of_tree(root: OwnedFd, recipe: Recipe, kept: Extracted) -> Result<Place, Failure> {
+    let files = match recipe {
+        Recipe::File(file) => Files::of_tree(root, file.as_deref()),
+        Recipe::Text(text) => Files::of_tree_with(root, text),
+    };
+    Ok(Place { files: files.map_err(of_context)?, kept: vec![kept] })
+}
+
+/// Fetches what a text names where that is a repository.
+fn repository(engine: &Engine, place: &str) -> Result<Option<(OwnedFd, Extracted)>, Failure> {
+    let refused = |error| Failure::from_error(exit::USAGE, &error).hint("it is written URL.git#REF:DIRECTORY");
+    let Some(repository) = Repository::parse_context(place).map_err(refused)? else { return Ok(None) };
+    let fetched = interruptible("the build", |interrupt| engine.fetch_context(&repository, Some(interrupt)));
+    fetched.map(Some).map_err(|failure| failure.hint("it is written URL.git#REF:DIRECTORY"))
+}
+
+/// Fetches what a further context is named by: a repository, or an archive behind an address; `None` where it is neither.
+pub(super) fn remote_tree(engine: &Engine, place: &str, quiet: bool) -> Result<Option<(OwnedFd, Extracted)>, Failure> {
+    if let Some(found) = repository(engine, place)? {
+        return Ok(Some(found));
+    }
+    if !is_file_address(place) {
+        return Ok(None);
+    }
+    let mut fetched = download_now(engine, place, quiet)?;
+    if !is_archive(&head(&mut fetched)?) {
+        return Err(Failure::failed(format!("{place}: what came is no archive (tar; plain, gzip or zstd)")));
+    }
+    unpacked(engine, &fetched.file).map(Some)
+}
+
+/// Takes a file that came from an address: an archive, or a Dockerfile without a context.
+fn of_file(engine: &Engine, mut fetched: Fetched, recipe: Recipe, cache: &Path) -> Result<Place, Failure> {
+    if is_archive(&head(&mut fetched)?) {
+        let (root, kept) = unpacked(engine, &fetched.file)?;
+        return of_tree(root, recipe, kept);
+    }
+    match recipe {
+        Recipe::File(None) => without_context(engine, fetched_text(fetched)?, cache),
+        _ => Err(Failure::failed("what the address serves is no archive, so it is no context for -f")),
+    }
+}
+
+/// A Dockerfile alone.
+fn without_context(engine: &Engine, text: String, cache: &Path) -> Result<Place, Failure> {
+    let files = Files::with_dockerfile(&engine.empty_directory()?, text, cache);
+    Ok(Place { files: files.map_err(of_context)?, kept: Vec::new() })
+}
+
+fn unpacked(engine: &Engine, archive: &File) -> Result<(OwnedFd, Extracted), Failure> {
+    let kept = Images::open(&engine.paths)?.extract(archive);
+    let kept = kept.map_err(|error| Failure::from(error).about("unpack the context"))?;
+    Ok((kept.root().try_clone_to_owned()?, kept))
+}
+
+/// Reads the beginning of a file, and goes back there.
+fn head(fetched: &mut Fetched) -> Result<Vec<u8>, Failure> {
+    let mut head = Vec::new();
+    (&fetched.file).take(HEAD).read_to_end(&mut head)?;
+    fetched.file.rewind()?;
+    Ok(head)
+}
+
+fn fetched_text(fetched: Fetched) -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    (&fetched.file).take(MAX_STDIN + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_STDIN {
+        return Err(Failure::failed("what the address serves is larger than 16 MiB, so it is no Dockerfile"));
+    }
+    text(bytes, "what the address serves")
 }
 
 /// Takes a Dockerfile, or an archive (tar; plain, gzip or zstd) as context, from stdin.
-fn stdin(engine: &Engine, file: Option<&str>, cache: &Path) -> Result<Place, Failure> {
+fn stdin(engine: &Engine, recipe: Recipe, cache: &Path) -> Result<Place, Failure> {
     let mut stdin = std::io::stdin().lock();
     let mut head = Vec::new();
-    stdin.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    stdin.by_ref().take(HEAD).read_to_end(&mut head)?;
     if !is_archive(&head) {
-        if file.is_some() {
+        if !matches!(recipe, Recipe::File(None)) {
             return Err(Failure::failed("what stands on stdin is no archive, so it holds no Dockerfile for -f"));
         }
         stdin.take(MAX_STDIN).read_to_end(&mut head)?;
-        let empty = engine.empty_directory()?;
-        let files = Files::with_dockerfile(&empty, text(head)?, cache);
-        let files = files.map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-        return Ok(Place { files, _unpacked: None });
+        return without_context(engine, text(head, "what stands on stdin")?, cache);
     }
     let (read, write) = std::io::pipe()?;
-    let images = Images::open(&engine.paths)?;
-    let unpacked = std::thread::scope(|scope| {
+    let (root, kept) = std::thread::scope(|scope| {
         // What was read already goes first. A reader that has gone is told of by the unpacker.
         scope.spawn(move || -> std::io::Result<()> {
             let mut write = write;
@@ -80,15 +168,11 @@ fn stdin(engine: &Engine, file: Option<&str>, cache: &Path) -> Result<Place, Fai
             std::io::copy(&mut std::io::stdin().lock(), &mut write).map(drop)
         });
         drop(stdin);
-        let archive = File::from(std::os::fd::OwnedFd::from(read));
-        images.extract(&archive)
-    })
-    .map_err(|error| Failure::from(error).about("unpack the context on stdin"))?;
-    let root = unpacked.root().try_clone_to_owned()?;
-    let files = Files::of_tree(root, file).map_err(|error| Failure::from_error(exit::FAILED, &error))?;
-    Ok(Place { files, _unpacked: Some(unpacked) })
+        unpacked(engine, &File::from(OwnedFd::from(read)))
+    })?;
+    of_tree(root, recipe, kept)
 }
 
-fn text(bytes: Vec<u8>) -> Result<String, Failure> {
-    String::from_utf8(bytes).map_err(|_| Failure::failed("what stands on stdin is no text, so it is no Dockerfile"))
+fn text(bytes: Vec<u8>, what: &str) -> Result<String, Failure> {
+    String::from_utf8(bytes).map_err(|_| Failure::failed(format!("{what} is no text, so it is no Dockerfile")))
 }

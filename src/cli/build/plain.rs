@@ -1,14 +1,17 @@
 //! Progress of a build as lines, in BuildKit's form: for logs and pipes.
 
+use crate::base::human_size;
 use crate::build::BuildEvent;
 use crate::cli::error::clean;
 use crate::oci::Reference;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Longest line kept before it is shown, bytes.
 const MAX_LINE: usize = 64 << 10;
+/// Least time between two lines about how much was fetched.
+const LULL: Duration = Duration::from_secs(2);
 
 /// Writes a line for everything that happens. Lines of steps that go side by side stand as they come, each with its number.
 pub(super) struct Plain<W: Write> {
@@ -24,6 +27,8 @@ struct Step {
     started: Instant,
     /// Output after its last line end.
     partial: Vec<u8>,
+    /// When it was last said how much was fetched.
+    said: Option<Instant>,
 }
 
 impl<W: Write> Plain<W> {
@@ -39,10 +44,11 @@ impl<W: Write> Plain<W> {
     pub(super) fn event(&mut self, event: BuildEvent<'_>, now: Instant) -> io::Result<()> {
         match event {
             BuildEvent::Planned { .. } | BuildEvent::Explained { .. } => Ok(()),
+            BuildEvent::Moved { id, bytes, of } => self.moved(id, bytes, of, now),
             BuildEvent::Warning { text } => writeln!(self.out, "WARNING: {}", clean(text)),
             BuildEvent::StepStarted(label) => {
                 let gap = if self.last == 0 { "" } else { "\n" };
-                self.steps.insert(label.id, Step { started: now, partial: Vec::new() });
+                self.steps.insert(label.id, Step { started: now, partial: Vec::new(), said: None });
                 self.last = label.id;
                 writeln!(self.out, "{gap}#{} {}", label.id, step_text(label))
             }
@@ -60,6 +66,19 @@ impl<W: Write> Plain<W> {
                 writeln!(self.out, "#{id} DONE 0.0s")
             }
         }
+    }
+
+    /// Says how much was fetched: in the end, and now and then before.
+    fn moved(&mut self, id: u32, bytes: u64, of: Option<u64>, now: Instant) -> io::Result<()> {
+        let Some(step) = self.steps.get_mut(&id) else { return Ok(()) };
+        let due = now.duration_since(step.said.unwrap_or(step.started)) >= LULL;
+        if of != Some(bytes) && !due {
+            return Ok(());
+        }
+        step.said = Some(now);
+        let seconds = now.duration_since(step.started).as_secs_f64();
+        let all = of.map_or_else(String::new, |of| format!(" / {}", human_size(of)));
+        writeln!(self.out, "#{id} {seconds:.3} {}{all}", human_size(bytes))
     }
 
     fn output(&mut self, id: u32, mut bytes: &[u8], now: Instant) -> io::Result<()> {
@@ -131,7 +150,6 @@ mod tests {
     use super::*;
     use crate::base::Digest;
     use crate::build::StepLabel;
-    use std::time::Duration;
 
     #[test]
     fn a_build_reads_as_buildkits_does() {

@@ -44,6 +44,18 @@ impl<W: Write> Raw<W> {
                 self.set(id, "cached", json!(true));
                 self.end(id, &time)
             }
+            BuildEvent::Moved { id, bytes, of } => {
+                let (vertex, started) = match self.steps.get(&id) {
+                    Some(step) => (step["digest"].clone(), step["started"].clone()),
+                    None => return Ok(()),
+                };
+                let mut status = json!({ "id": "fetch", "vertex": vertex, "name": "fetch", "current": bytes });
+                (status["timestamp"], status["started"]) = (json!(time), started);
+                if let Some(of) = of {
+                    status["total"] = json!(of);
+                }
+                self.line(&json!({ "statuses": [status] }))
+            }
             BuildEvent::Output { bytes: [], .. } => Ok(()),
             BuildEvent::Output { id, bytes } => {
                 let vertex = self.steps.get(&id).map(|step| step["digest"].clone());

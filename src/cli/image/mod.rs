@@ -76,7 +76,7 @@ pub(super) static VERBS: &[Verb] = &[
     ),
     verb(
         &["import", "image import"],
-        "import [OPTIONS] file|- [REPOSITORY[:TAG]]",
+        "import [OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
         "Import the contents from a tarball to create a filesystem image",
         (1, 2),
         import_flags,

@@ -6,8 +6,10 @@ use crate::cli::context::{Context, out};
 use crate::cli::error::{Failure, Outcome};
 use crate::cli::flags::{Flags, Parsed, list, switch, value};
 use crate::cli::progress::ByteProgress;
+use crate::cli::registry::download_now;
 use crate::image::{ImageError, Images, ImportOptions};
 use crate::oci::ContainerConfig;
+use crate::step::is_file_address;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -103,21 +105,20 @@ pub(super) fn save(context: &Context<'_>, parsed: Parsed) -> Outcome {
 
 pub(super) fn import(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let source = &parsed.arguments[0];
-    if source.starts_with("http://") || source.starts_with("https://") {
-        return Err(
-            Failure::failed("cannot import from an address").hint(format!("curl -L {source} | bulkhead import - NAME"))
-        );
-    }
     let name = parsed.arguments.get(1).map(|text| reference(text)).transpose()?;
     let changes: Vec<String> = parsed.all("change").map(str::to_owned).collect();
     let config = changed_config(&ContainerConfig::default(), &changes)
         .map_err(|error| Failure::failed(format!("--change {error}")))?;
-    let file = archive(Some(source), "import")?;
+    let mut fetched = None;
+    let file = match is_file_address(source) {
+        true => &fetched.insert(download_now(&context.engine()?, source, false)?).file,
+        false => &archive(Some(source), "import")?,
+    };
     let message = parsed.filled("message").unwrap_or_else(|| format!("Imported from {source}"));
     let options = ImportOptions { reference: name, message, config, platform: None };
     let images = Images::open(context.paths())?;
     let image =
-        images.import(&file, &options).map_err(|error| Failure::from(error).about(&format!("import {source}")))?;
+        images.import(file, &options).map_err(|error| Failure::from(error).about(&format!("import {source}")))?;
     out(format!("{}\n", image.id))?;
     Ok(0)
 }

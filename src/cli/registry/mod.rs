@@ -1,10 +1,12 @@
 //! Verbs about registries: `pull push login logout`, and pulling by itself where an image is missing.
 
+mod download;
 mod layers;
 mod login;
 mod pull;
 mod push;
 
+pub(super) use download::{download_now, interruptible};
 pub(super) use pull::{Policy, platform, policy, pull_now, pull_shown};
 
 use super::error::{Failure, exit};

@@ -130,6 +130,11 @@ impl Shown {
         Self { layers: (!quiet).then(|| Mutex::new(Layers::new(stderr, live, stderr_columns, words))) }
     }
 
+    /// Shows no layers, and what is said as lines.
+    pub(super) fn plain() -> Self {
+        Self { layers: None }
+    }
+
     /// Shows something; what cannot be shown is no reason to stop.
     fn with(&self, show: impl FnOnce(&mut Layers<Stderr>) -> std::io::Result<()>) {
         if let Some(layers) = &self.layers {

@@ -245,7 +245,7 @@ impl<'c, 'a> Repository<'c, 'a> {
         loop {
             let ours = url.origin == home;
             let payload = payload.map_or(Payload::None, Payload::Bytes);
-            let request = Request { method, url: url.clone(), fields: fields.to_vec(), payload };
+            let request = Request { fields: fields.to_vec(), payload, ..Request::new(method, &url) };
             let (head, body) = self.client.http.send(self.signed(request))?;
             match head.status {
                 401 if ours && !asked => {
@@ -310,20 +310,28 @@ impl<'c, 'a> Repository<'c, 'a> {
 
     /// Decides whether a redirect, or the place of an upload, is followed.
     pub(super) fn redirect(&self, from: &Url, location: &str, hops: u32) -> Result<Url> {
-        let refuse = |why| RegistryError::Redirect {
-            url: from.to_string(),
-            to: location.split('?').next().unwrap_or_default().chars().take(200).collect(),
-            why,
-        };
-        let next = from.join(location).ok_or_else(|| refuse("that is no address"))?;
-        if hops > MAX_HOPS {
-            return Err(refuse("more than 8 redirects"));
-        }
-        if from.origin.secure && !next.origin.secure {
-            return Err(refuse("it would leave TLS"));
-        }
-        Ok(next)
+        next_hop(from, location, hops)
     }
+}
+
+/// Decides whether a redirect is followed, the `hops`-th from where it began.
+///
+/// # Errors
+/// When it is not.
+pub(super) fn next_hop(from: &Url, location: &str, hops: u32) -> Result<Url> {
+    let refuse = |why| RegistryError::Redirect {
+        url: from.to_string(),
+        to: location.split('?').next().unwrap_or_default().chars().take(200).collect(),
+        why,
+    };
+    let next = from.join(location).ok_or_else(|| refuse("that is no address"))?;
+    if hops > MAX_HOPS {
+        return Err(refuse("more than 8 redirects"));
+    }
+    if from.origin.secure && !next.origin.secure {
+        return Err(refuse("it would leave TLS"));
+    }
+    Ok(next)
 }
 
 /// What a registry says about a refusal.

@@ -140,6 +140,30 @@ pub enum RegistryError {
         /// What they have.
         found: Digest,
     },
+    /// A file that was fetched is another than the caller expects.
+    #[error("{what}: its digest is {found} instead of {expected}")]
+    Checksum {
+        /// What.
+        what: String,
+        /// What it should have.
+        expected: Digest,
+        /// What it has.
+        found: Digest,
+    },
+    /// It is no address of a file.
+    #[error(
+        "{address:?} is not an address that is fetched from: http://HOST/PATH or https://HOST/PATH, without a name and password"
+    )]
+    Address {
+        /// As it was given.
+        address: String,
+    },
+    /// A name or a redirect leads to this machine.
+    #[error("{host} leads to this machine or to its own link, which is not followed")]
+    Own {
+        /// The host.
+        host: String,
+    },
     /// There is no image for the machine.
     #[error("image {name} is not there for {wanted}{}", if has.is_empty() { String::new() } else { format!("; it is for {}", has.join(", ")) })]
     Platform {

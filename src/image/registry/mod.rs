@@ -9,6 +9,7 @@ mod challenge;
 mod choose;
 mod client;
 mod compress;
+mod download;
 mod endpoint;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -24,6 +25,7 @@ mod url;
 
 pub use client::{Client, Notice, Options};
 pub use compress::Format;
+pub use download::{Download, Progress, Validators, Wanted};
 pub use error::RegistryError;
 pub use http::{Deadlines, Proxies};
 pub use pull::{LayerEvent, Pulled};

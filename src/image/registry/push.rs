@@ -224,7 +224,7 @@ impl Work<'_, '_> {
             compress(self.format, tar, &mut out)
         };
         let fields = vec![("Content-Type", "application/octet-stream".to_owned())];
-        let request = Request { method: "PATCH", url: url.clone(), fields, payload: Payload::Pieces(&mut produce) };
+        let request = Request { fields, payload: Payload::Pieces(&mut produce), ..Request::new("PATCH", &url) };
         let (head, body) = self.place.client.http.send(self.place.signed(request))?;
         if !matches!(head.status, 201 | 202 | 204) {
             return Err(refused(&head, &url, body));

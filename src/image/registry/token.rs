@@ -129,7 +129,7 @@ fn fetch(
             let pairs: Vec<String> = parameters.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect();
             form = pairs.join("&");
             let payload = Payload::Bytes(form.as_bytes());
-            Request { method: "POST", url: place.clone(), fields: Vec::new(), payload }
+            Request { payload, ..Request::new("POST", place) }
                 .field("Content-Type", "application/x-www-form-urlencoded")
         }
         Some(Credential::Password { username, password }) => {

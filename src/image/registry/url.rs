@@ -128,6 +128,26 @@ pub(super) fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
+/// Tells whether an address is this machine's own or one of its own link, where clouds keep the machine's secrets.
+pub(super) fn is_own(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_unspecified() || v4.octets()[0] == 0,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => is_own(IpAddr::V4(v4)),
+            None => v6.is_loopback() || v6.is_unspecified() || v6.is_unicast_link_local() || v6 == METADATA,
+        },
+    }
+}
+
+/// Where a cloud answers with the machine's secrets though it is no address of a link.
+const METADATA: std::net::Ipv6Addr = std::net::Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+/// Tells whether a host says itself that it is this machine.
+pub(super) fn names_own(host: &str) -> bool {
+    let bare = host.trim_end_matches('.');
+    bare == "localhost" || bare.ends_with(".localhost") || host.parse().is_ok_and(is_own)
+}
+
 /// Checks path and query; a fragment is cut off, what may not stand in a request line makes it `None`.
 fn target_of(text: &str) -> Option<String> {
     let text = text.split('#').next().unwrap_or_default();
@@ -181,6 +201,20 @@ mod tests {
             "http://[x]/",
         ] {
             assert_eq!(shown(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_are_known() {
+        for own in ["127.0.0.1", "127.9.9.9", "0.0.0.0", "169.254.169.254", "::1", "::", "fe80::1", "::ffff:127.0.0.1"]
+        {
+            assert!(names_own(own), "{own}");
+        }
+        for own in ["localhost", "a.localhost", "localhost.", "fd00:ec2::254"] {
+            assert!(names_own(own), "{own}");
+        }
+        for other in ["10.0.0.1", "192.168.1.1", "8.8.8.8", "2001:db8::1", "::ffff:8.8.8.8", "localhost.example"] {
+            assert!(!names_own(other), "{other}");
         }
     }
 

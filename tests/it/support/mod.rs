@@ -7,6 +7,7 @@
 pub(crate) mod build;
 pub(crate) mod bundle;
 mod container;
+pub(crate) mod git;
 mod leftovers;
 mod needs;
 mod outcome;

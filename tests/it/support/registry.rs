@@ -190,7 +190,17 @@ impl Registry {
         content: Content,
         manner: impl Fn(&Asked, usize) -> Deed + Send + Sync + 'static,
     ) -> Self {
-        let listener = world.within(|| TcpListener::bind("127.0.0.1:0").expect("listen"));
+        Self::misbehave_at(world, "127.0.0.1:0", content, manner)
+    }
+
+    /// As [`Self::misbehave`], at an address of the world's network namespace.
+    pub(crate) fn misbehave_at(
+        world: &World,
+        address: &str,
+        content: Content,
+        manner: impl Fn(&Asked, usize) -> Deed + Send + Sync + 'static,
+    ) -> Self {
+        let listener = world.within(|| TcpListener::bind(address).expect("listen"));
         listener.set_nonblocking(true).expect("a listener that does not block");
         let address = listener.local_addr().expect("an address").to_string();
         let (asked, ends) = (Arc::<Mutex<Vec<Asked>>>::default(), Arc::<AtomicBool>::default());

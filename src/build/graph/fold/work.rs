@@ -6,7 +6,7 @@ use super::mounts::Mounts;
 use super::{Fold, PROXIES, absolute, has, non_empty};
 use crate::build::dockerfile::*;
 use crate::build::files::ModeChange;
-use crate::step::StepNetwork;
+use crate::step::{RemoteFile, RemoteWish, Repository, StepNetwork};
 
 impl Fold<'_> {
     /// `RUN`.
@@ -77,19 +77,16 @@ impl Fold<'_> {
     /// `COPY` and `ADD`.
     pub(super) fn copy(&mut self, copy: &Copy, statement: &Statement) -> Result<(), PlanError> {
         let lines = statement.lines;
-        let refuse = |what, hint| PlanProblem::NotPerformed { what, hint }.at(lines);
         let mut sources = Vec::new();
         for source in &copy.sources {
             sources.push(match source {
                 CopySource::Path(path) => {
                     let path = self.expand(path, lines)?;
-                    if copy.add && is_remote(&path) {
-                        return Err(refuse(
-                            "ADD of a URL or repository",
-                            "fetch it in a RUN, or beforehand into the context",
-                        ));
+                    let remote = if copy.add { RemoteWish::parse(&path) } else { Ok(None) };
+                    match remote.map_err(|error| PlanProblem::Remote(error).at(lines))? {
+                        Some(wish) => PlannedSource::Remote(self.remote(copy, wish, lines)?),
+                        None => PlannedSource::Path(path),
                     }
-                    PlannedSource::Path(path)
                 }
                 CopySource::Heredoc(heredoc) => {
                     let mode = Mode { plain_quotes: true, ..Mode::word(self.file.directives.escape()) };
@@ -107,8 +104,11 @@ impl Fold<'_> {
                 }
             });
         }
-        if copy.checksum.is_some() {
-            return Err(refuse("ADD --checksum", "it belongs to ADD of a URL"));
+        if let Some(checksum) = &copy.checksum
+            && !matches!(sources[..], [PlannedSource::Remote(_)])
+        {
+            let expected = "it belongs to one source, which is an address or a repository";
+            return Err(PlanProblem::Value { instruction: "--checksum", value: checksum.clone(), expected }.at(lines));
         }
         let written = self.expand(&copy.destination, lines)?;
         if written.is_empty() {
@@ -155,10 +155,35 @@ impl Fold<'_> {
             parents: copy.parents,
             exclude: copy.exclude.iter().map(|text| self.expand(text, lines)).collect::<Result<_, _>>()?,
             unpack: copy.add && copy.unpack.unwrap_or(true),
+            unpack_fetched: copy.add && copy.unpack.unwrap_or(false),
         };
         let created_by = history::copy(&plan, &written);
         self.node(Operation::Copy(plan), statement, created_by);
         Ok(())
+    }
+
+    /// What `ADD` is to fetch, with what the flags say of it.
+    fn remote(&self, copy: &Copy, wish: RemoteWish, lines: LineRange) -> Result<RemoteWish, PlanError> {
+        let checksum = copy.checksum.as_ref().map(|text| self.expand(text, lines)).transpose()?;
+        let refuse = |expected| {
+            let value = checksum.clone().unwrap_or_default();
+            PlanProblem::Value { instruction: "--checksum", value, expected }.at(lines)
+        };
+        Ok(match wish {
+            RemoteWish::File(file) => {
+                let digest = checksum.as_deref().map(str::parse).transpose();
+                let digest = digest.map_err(|_| refuse("of a file it is written sha256:DIGEST, 64 hexadecimal digits"));
+                RemoteWish::File(RemoteFile { checksum: digest?, ..file })
+            }
+            RemoteWish::Repository(repository) => {
+                if checksum.as_deref().is_some_and(|text| !Repository::is_commit(text)) {
+                    return Err(refuse("of a repository it is a commit, or its first digits"));
+                }
+                let checksum = checksum.or(repository.checksum);
+                let keep_git_dir = repository.keep_git_dir || copy.keep_git_dir;
+                RemoteWish::Repository(Repository { checksum, keep_git_dir, ..repository })
+            }
+        })
     }
 
     /// The tree that a `--from` or a `from=` names.
@@ -173,9 +198,4 @@ impl Fold<'_> {
             },
         })
     }
-}
-
-fn is_remote(source: &str) -> bool {
-    ["http://", "https://", "git://", "ssh://", "git@"].iter().any(|p| source.starts_with(p))
-        || (source.starts_with("github.com/") && source.ends_with(".git"))
 }

@@ -75,12 +75,14 @@ pub(super) struct Request<'s> {
     pub(super) fields: Vec<(&'static str, String)>,
     /// Body.
     pub(super) payload: Payload<'s>,
+    /// The host's name may not lead to this machine, nor to its own link.
+    pub(super) fenced: bool,
 }
 
 impl Request<'_> {
     /// Makes a request without a body.
     pub(super) fn new(method: &'static str, url: &Url) -> Self {
-        Self { method, url: url.clone(), fields: Vec::new(), payload: Payload::None }
+        Self { method, url: url.clone(), fields: Vec::new(), payload: Payload::None, fenced: false }
     }
 
     /// Adds a field.
@@ -148,7 +150,7 @@ impl<'a> Http<'a> {
                 Ok(answer) => return self.answer(answer, kept, &request),
             }
         }
-        let mut connection = self.connection(&request.url.origin)?;
+        let mut connection = self.connection(&request.url.origin, request.fenced)?;
         let answer = self.exchange(&mut connection, &head, &mut request)?;
         self.answer(answer, connection, &request)
     }
@@ -195,10 +197,14 @@ impl<'a> Http<'a> {
         }
     }
 
-    fn connection(&self, origin: &Origin) -> Result<Connection<'a>> {
+    fn connection(&self, origin: &Origin, fenced: bool) -> Result<Connection<'a>> {
         let limit = self.deadlines.connect;
         let proxy = self.proxies.to(origin);
-        let stream = Stream::connect(proxy.map_or(origin, |proxy| &proxy.origin), limit, &self.halt)?;
+        // Who is behind a proxy is the proxy's business.
+        let stream = match proxy {
+            Some(proxy) => Stream::connect(&proxy.origin, limit, false, &self.halt)?,
+            None => Stream::connect(origin, limit, fenced, &self.halt)?,
+        };
         if !origin.secure {
             return Ok(Connection::new(stream));
         }

@@ -3,7 +3,7 @@
 use super::resolve::resolve;
 use super::wait::{Halt, Waited, wait};
 use crate::image::registry::error::{RegistryError, Result};
-use crate::image::registry::url::Origin;
+use crate::image::registry::url::{Origin, is_own};
 use rustix::event::PollFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 use rustls::ClientConnection;
@@ -41,10 +41,15 @@ pub(super) struct Stream<'a> {
 }
 
 impl<'a> Stream<'a> {
-    /// Connects to a host, trying its addresses in turn; each gets an equal share of the time.
-    pub(super) fn connect(origin: &Origin, limit: Duration, halt: &Halt<'a>) -> Result<Self> {
+    /// Connects to a host, trying its addresses in turn; each gets an equal share of the time. Those of this machine are left
+    /// out with `fenced`.
+    pub(super) fn connect(origin: &Origin, limit: Duration, fenced: bool, halt: &Halt<'a>) -> Result<Self> {
         let until = Instant::now() + limit;
-        let addresses = resolve(&origin.host, until, halt)?;
+        let mut addresses = resolve(&origin.host, until, halt)?;
+        addresses.retain(|address| !fenced || !is_own(*address));
+        if addresses.is_empty() {
+            return Err(RegistryError::Own { host: origin.host.clone() });
+        }
         let mut last = None;
         for (at, address) in addresses.iter().enumerate() {
             let left = until.saturating_duration_since(Instant::now());
