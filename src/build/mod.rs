@@ -20,4 +20,4 @@ pub use cache::{BuildCache, CacheRecord, CacheUse, Entry, Policy, PruneError, Pr
 pub use changes::{ChangeError, changed_config};
 pub use context::{Context, ContextError};
 pub use graph::{NamedContext, Settings};
-pub use solve::{BuildError, BuildEvent, BuildRequest, Built, Reason, StepError, StepLabel, build, is_archive};
+pub use solve::{BuildError, BuildEvent, BuildRequest, Built, Reason, StepError, StepLabel, build};

@@ -249,8 +249,11 @@ impl<'a> BuildHost for Builder<'a> {
         cache.filled()
     }
 
-    fn unpack(&self, archive: File) -> Result<LayerView, EngineError> {
-        Ok(LayerView::Archive(self.images.extract(&archive)?))
+    fn unpack(&self, file: File) -> Result<Option<LayerView>, EngineError> {
+        match self.images.is_archive(&file)? {
+            true => Ok(Some(LayerView::Archive(self.images.extract(&file)?))),
+            false => Ok(None),
+        }
     }
 
     fn look(&self, wish: &RemoteWish, moved: Moved<'_>) -> Result<Remote<LayerView>, EngineError> {

@@ -39,7 +39,7 @@ pub(super) struct Expected<'a> {
 }
 
 impl Images {
-    /// Takes in a root file system: a tar, plain or compressed with gzip or zstd.
+    /// Takes in a root file system: a tar, plain or compressed with gzip, zstd, bzip2 or xz.
     ///
     /// # Errors
     /// When the archive is damaged or refused, or the store cannot be written; nothing is left then.

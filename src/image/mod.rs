@@ -29,7 +29,7 @@ pub mod unpack;
 mod usage;
 
 pub use error::ImageError;
-pub use extract::Extracted;
+pub use extract::{Extracted, may_be_archive};
 pub use import::ImportOptions;
 pub use index::{Layer, chain_ids, next_chain_id};
 pub use load::{Hold, LoadProgress, Loaded};

@@ -275,11 +275,12 @@ pub trait BuildHost: Sync {
     /// When the system refuses.
     fn filled(&self, cache: &Self::Cache) -> Result<(), Self::Error>;
 
-    /// Unpacks an archive (tar; plain, gzip or zstd) into a tree of its own; owners come from the archive.
+    /// Unpacks an archive (tar; plain, gzip, zstd, bzip2 or xz) into a tree of its own; owners come from the archive. `None`
+    /// when the file is no archive.
     ///
     /// # Errors
-    /// When it is no such archive, is damaged, or leaves its root.
-    fn unpack(&self, archive: File) -> Result<Self::View, Self::Error>;
+    /// When the archive is damaged, or leaves its root.
+    fn unpack(&self, file: File) -> Result<Option<Self::View>, Self::Error>;
 
     /// Finds out what a place holds now, fetching it where that cannot be known otherwise.
     ///

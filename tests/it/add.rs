@@ -4,6 +4,7 @@ use crate::support::build::Context;
 use crate::support::git::Served;
 use crate::support::registry::{Asked, Content, Deed, Packed, Registry, digest, layer, noise, pack};
 use crate::support::{World, requires};
+use std::io::Write as _;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -313,5 +314,65 @@ fn contexts_dockerfiles_and_roots_have_addresses() {
     let history = world.ok(&["history", "--no-trunc", "root:1"]);
     assert!(history.contains("Imported from http://"), "{history}");
     world.bulkhead(&["import", &at("/absent")]).fails(1, &["404"]);
+    assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0);
+}
+
+#[test]
+fn archives_are_told_by_what_they_hold() {
+    requires!(root, program "xz");
+    let world = World::new();
+    let tar = layer(&[("inner", b"unpacked"), ("more", &noise(300_000))]);
+    let compress = |program: &str, name: &str, bytes: &[u8]| {
+        let path = world.write(&format!("app/{name}"), bytes);
+        crate::support::host(program, &["-f", path.to_str().unwrap()]).ok();
+    };
+    let bz = |bytes: &[u8]| {
+        let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    compress("xz", "a", &tar);
+    compress("xz", "text", b"compressed, but no archive");
+    for (name, bytes) in [
+        ("b", bz(&tar)),
+        ("c", pack(&tar, Packed::Zstd)),
+        ("d", pack(&tar, Packed::Gzip)),
+        ("e", tar.clone()),
+        ("text.bz2", bz(b"compressed, but no archive")),
+        ("text.gz", pack(b"compressed, but no archive", Packed::Gzip)),
+        ("text.zst", pack(b"compressed, but no archive", Packed::Zstd)),
+        ("torn.gz", pack(&tar, Packed::Gzip)[..20].to_vec()),
+        ("torn.bz2", bz(&tar)[..200].to_vec()),
+        ("empty", Vec::new()),
+    ] {
+        world.write(&format!("app/{name}"), bytes);
+    }
+    let adds: String = ["a.xz", "b", "c", "d", "e"].iter().map(|name| format!("ADD {name} /{name}/\n")).collect();
+    world.write(
+        "app/Dockerfile",
+        format!("FROM scratch\n{adds}ADD text* torn* empty /copied/\nADD --unpack=false b /kept\n"),
+    );
+    world.ok(&["build", "-o", "out", "app"]);
+    for name in ["a.xz", "b", "c", "d", "e"] {
+        assert_eq!(std::fs::read_to_string(world.path(&format!("out/{name}/inner"))).unwrap(), "unpacked", "{name}");
+    }
+    for name in ["text.xz", "text.bz2", "text.gz", "text.zst", "torn.gz", "torn.bz2", "empty"] {
+        let (copied, given) = (world.path(&format!("out/copied/{name}")), world.path(&format!("app/{name}")));
+        assert!(std::fs::read(copied).unwrap() == std::fs::read(given).unwrap(), "{name}");
+    }
+    assert!(std::fs::read(world.path("out/kept")).unwrap().starts_with(b"BZh"));
+    // An archive that is damaged further behind is one, and fails.
+    let mut torn = std::fs::read(world.path("app/a.xz")).unwrap();
+    torn.truncate(torn.len() - 1000);
+    world.write("app/torn.xz", torn);
+    world.write("app/Dockerfile", "FROM scratch\nADD torn.xz /\n");
+    world.bulkhead(&["build", "-o", "none", "app"]).fails(1, &["compressed stream is damaged"]);
+    // Contexts and root file systems, too.
+    let context = layer(&[("Dockerfile", b"FROM scratch\nCOPY x /\n"), ("x", b"X")]);
+    let packed = bz(&context);
+    world.bulkhead_with(&["build", "-o", "piped", "-"], Some(&packed)).ok();
+    assert_eq!(std::fs::read_to_string(world.path("piped/x")).unwrap(), "X");
+    compress("xz", "rootfs", &context);
+    world.ok(&["import", "app/rootfs.xz", "root:1"]);
     assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0);
 }

@@ -19,7 +19,6 @@ mod work;
 pub use error::{BuildError, StepError};
 pub use event::{BuildEvent, StepLabel};
 pub use explain::{Change, How, Reason};
-pub use step::is_archive_head as is_archive;
 
 use super::cache::{BuildCache, CacheRecord};
 use super::context::Context;

@@ -13,9 +13,7 @@ use crate::build::ignore::Ignore;
 use crate::step::{BuildHost, CommittedLayer, InlineFile, Inputs, Moved, Remote, RemoteWish, RunOrder, Tree};
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Read;
 use std::os::fd::BorrowedFd;
-use std::os::unix::fs::FileExt;
 
 /// How much of a failed command's output is kept, bytes.
 const TAIL: usize = 16 * 1024;
@@ -284,9 +282,8 @@ fn add<H: BuildHost>(
     let destination = if under.is_empty() { &plan.destination } else { &below };
     if unpack && !source.is_directory() {
         let file = File::from(source.open(from)?);
-        if is_archive(&file).map_err(|error| SourceError::Io { path: source.base.clone(), source: error })? {
+        if let Some(archive) = host.unpack(file).map_err(StepError::Host)? {
             target.directory(&plan.destination)?;
-            let archive = host.unpack(file).map_err(StepError::Host)?;
             // Owners are the archive's unless --chown says otherwise; modes always are.
             let options = CopyOptions { mode: None, keep: true, ..target.options };
             let target = Destination { root: target.root, options };
@@ -298,62 +295,4 @@ fn add<H: BuildHost>(
         }
     }
     Ok(target.copy(from, source, destination, several)?)
-}
-
-/// Tells by its first bytes whether a file is a tar archive, plain or compressed. `ADD` judges content, not names; what
-/// is compressed but holds no archive is copied as it is.
-fn is_archive(file: &File) -> std::io::Result<bool> {
-    let mut head = Vec::new();
-    read_head(Positioned { file, at: 0 }, &mut head)?;
-    Ok(holds_archive(&head, &mut || Box::new(Positioned { file, at: 0 })))
-}
-
-/// Tells by its beginning whether something is an archive: 512 bytes, or all there are. What is compressed may need more of
-/// them to tell.
-pub fn is_archive_head(head: &[u8]) -> bool {
-    holds_archive(&head[..head.len().min(512)], &mut || Box::new(head))
-}
-
-fn holds_archive<'a>(head: &[u8], whole: &mut dyn FnMut() -> Box<dyn Read + 'a>) -> bool {
-    let mut inner = Vec::new();
-    // A damaged stream is no archive here: it is copied, as in Docker.
-    if head.starts_with(b"\x1f\x8b\x08") {
-        let _ = read_head(flate2::read::MultiGzDecoder::new(whole()), &mut inner);
-    } else if head.starts_with(b"\x28\xb5\x2f\xfd") {
-        let _ = zstd::stream::read::Decoder::new(whole()).and_then(|decoder| read_head(decoder, &mut inner));
-    } else if head.starts_with(b"BZh") || head.starts_with(b"\xfd7zXZ\0") {
-        // The unpacker says that it does not know these.
-        return true;
-    } else {
-        return is_tar_header(head);
-    }
-    is_tar_header(&inner)
-}
-
-/// Reads a file from a place of its own, so that the descriptor's offset stays.
-struct Positioned<'a> {
-    file: &'a File,
-    at: u64,
-}
-
-impl Read for Positioned<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
-fn read_head(source: impl Read, head: &mut Vec<u8>) -> std::io::Result<()> {
-    source.take(512).read_to_end(head).map(|_| ())
-}
-
-/// A tar header carries the sum of its own bytes, its field counted as blanks.
-fn is_tar_header(head: &[u8]) -> bool {
-    let (Some(field), true) = (head.get(148..156), head.len() == 512) else { return false };
-    let text: String = field.iter().map(|b| char::from(*b)).collect();
-    let Ok(sum) = u32::from_str_radix(text.trim_matches([' ', '\0']), 8) else { return false };
-    let blank = |i: usize| (148..156).contains(&i);
-    let found: u32 = head.iter().enumerate().map(|(i, b)| if blank(i) { 32 } else { u32::from(*b) }).sum();
-    found == sum
 }

@@ -1,12 +1,12 @@
 //! The build context that the argument and `-f` name: a directory, a repository, an address, a Dockerfile or an archive on
 //! stdin.
 
-use crate::build::{Context as Files, ContextError, is_archive};
+use crate::build::{Context as Files, ContextError};
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
 use crate::cli::registry::{download_now, interruptible};
 use crate::engine::{Engine, Fetched};
-use crate::image::{Extracted, Images};
+use crate::image::{Extracted, Images, may_be_archive};
 use crate::step::{Repository, is_file_address};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -15,8 +15,8 @@ use std::path::Path;
 
 /// Largest Dockerfile on stdin or behind an address, bytes.
 const MAX_STDIN: u64 = 16 << 20;
-/// So many bytes tell what something is: a zstd stream shows nothing before its first block has ended.
-const HEAD: u64 = 256 << 10;
+/// So many bytes tell what something is.
+const HEAD: u64 = 512;
 
 /// A context, and what its parts lie in for the length of the build.
 pub(super) struct Place {
@@ -100,15 +100,15 @@ pub(super) fn remote_tree(engine: &Engine, place: &str, quiet: bool) -> Result<O
         return Ok(None);
     }
     let mut fetched = download_now(engine, place, quiet)?;
-    if !is_archive(&head(&mut fetched)?) {
-        return Err(Failure::failed(format!("{place}: what came is no archive (tar; plain, gzip or zstd)")));
+    if !may_be_archive(&head(&mut fetched)?) {
+        return Err(Failure::failed(format!("{place}: what came is no archive (tar; plain, gzip, zstd, bzip2 or xz)")));
     }
     unpacked(engine, &fetched.file).map(Some)
 }
 
 /// Takes a file that came from an address: an archive, or a Dockerfile without a context.
 fn of_file(engine: &Engine, mut fetched: Fetched, recipe: Recipe, cache: &Path) -> Result<Place, Failure> {
-    if is_archive(&head(&mut fetched)?) {
+    if may_be_archive(&head(&mut fetched)?) {
         let (root, kept) = unpacked(engine, &fetched.file)?;
         return of_tree(root, recipe, kept);
     }
@@ -147,12 +147,12 @@ fn fetched_text(fetched: Fetched) -> Result<String, Failure> {
     text(bytes, "what the address serves")
 }
 
-/// Takes a Dockerfile, or an archive (tar; plain, gzip or zstd) as context, from stdin.
+/// Takes a Dockerfile, or an archive (tar; plain, gzip, zstd, bzip2 or xz) as context, from stdin.
 fn stdin(engine: &Engine, recipe: Recipe, cache: &Path) -> Result<Place, Failure> {
     let mut stdin = std::io::stdin().lock();
     let mut head = Vec::new();
     stdin.by_ref().take(HEAD).read_to_end(&mut head)?;
-    if !is_archive(&head) {
+    if !may_be_archive(&head) {
         if !matches!(recipe, Recipe::File(None)) {
             return Err(Failure::failed("what stands on stdin is no archive, so it holds no Dockerfile for -f"));
         }

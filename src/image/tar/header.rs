@@ -26,6 +26,11 @@ pub(super) type Segments = Vec<(u64, u64)>;
 /// One header block, with fields where they lie.
 pub(super) struct Header<'a>(pub(super) &'a [u8; BLOCK]);
 
+/// Tells whether bytes are a header: it carries the sum of its own bytes.
+pub(in crate::image) fn is_tar(head: &[u8]) -> bool {
+    head.try_into().is_ok_and(|head: &[u8; BLOCK]| Header(head).checksum_fits())
+}
+
 impl<'a> Header<'a> {
     /// Tells whether the stored checksum fits, computed over unsigned or (as old programs did) signed bytes.
     pub(super) fn checksum_fits(&self) -> bool {

@@ -13,7 +13,7 @@ mod repair;
 mod sparse;
 mod writer;
 
-pub(super) use header::Kind;
+pub(super) use header::{Kind, is_tar};
 pub(super) use reader::{Entry, Reader, Sink, TarError};
 #[cfg(any(test, fuzzing))]
 pub(super) use repair::repair;

@@ -8,6 +8,24 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+/// Bytes that are inflated first.
+const FIRST: usize = 512;
+/// Most memory that an xz stream may ask for, KiB; `xz -9` asks for 64 MiB.
+const XZ_MEMORY: u32 = 256 << 10;
+
+/// Returns the first bytes, at most so many, of what a compressed file holds; less where it is damaged.
+pub(in crate::image) fn beginning(
+    source: Source<'_>,
+    compression: Compression,
+    most: usize,
+) -> Result<Vec<u8>, UnpackError> {
+    let inflater = Inflater::start(source, compression)?;
+    let mut bytes = Vec::new();
+    (&inflater.output).take(most as u64).read_to_end(&mut bytes).map_err(failed("read archive"))?;
+    // Dropped, the process is killed: nobody wants the rest.
+    Ok(bytes)
+}
+
 /// A running inflater.
 pub(super) struct Inflater {
     worker: Worker,
@@ -61,11 +79,18 @@ fn inflater(channel: BorrowedFd<'_>, source: Source<'_>, compression: Compressio
         let input = io::BufReader::with_capacity(CHUNK / 4, input);
         let mut input: Box<dyn Read> = match compression {
             Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-            _ => Box::new(zstd::Decoder::with_buffer(input)?),
+            Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+            Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY)),
+            Compression::Zstd | Compression::None => Box::new(zstd::Decoder::with_buffer(input)?),
         };
         let mut buffer = vec![0; CHUNK / 4];
+        // A decoder that fails before it has filled the buffer keeps what it had: the first bytes go alone, for they tell
+        // what this is.
+        let mut room = FIRST;
         loop {
-            let count = match input.read(&mut buffer) {
+            let read = input.read(&mut buffer[..room]);
+            room = CHUNK / 4;
+            let count = match read {
                 Ok(0) => return Ok(()),
                 Ok(count) => count,
                 Err(error) => {

@@ -15,6 +15,7 @@ mod metadata;
 mod report;
 mod stream;
 
+pub(super) use inflate::beginning;
 pub(super) use stream::copy_tar;
 
 use crate::base::Digest;
@@ -69,6 +70,10 @@ pub enum Compression {
     Gzip,
     /// zstd.
     Zstd,
+    /// bzip2, one or several streams.
+    Bzip2,
+    /// xz, one or several streams.
+    Xz,
 }
 
 impl Compression {
@@ -78,6 +83,8 @@ impl Compression {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
             [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [b'B', b'Z', b'h', b'1'..=b'9', ..] => Self::Bzip2,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => Self::Xz,
             _ => Self::None,
         }
     }
