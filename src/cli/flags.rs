@@ -2,14 +2,9 @@
 //!
 //! Switches take an optional `=true`/`=false`, a flag that wants a value takes the next word whatever it starts with,
 //! the last one of a repeated flag counts, and for verbs that start programs options end at the first plain word.
-//!
-//! Words that can be understood are read from the declarations themselves ([`super::words`]). `clap` says what is wrong with
-//! those that cannot, and describes the flags for completions and manual pages: making its parser of the hundred flags of
-//! `run` and using it is a fifth of what the command line computes for a whole run.
 
 use super::error::{Failure, exit};
 use super::verbs::Verb;
-use super::words::{Words, read};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command};
 use std::fmt::Display;
@@ -165,16 +160,18 @@ pub(super) struct Parsed {
 /// Exit code 125 for flags that are unknown or badly used, 1 for too many or too few arguments.
 pub(super) fn parse(verb: &'static Verb, words: Vec<String>) -> Result<Option<Parsed>, Failure> {
     let flags = Flags::of(verb);
-    let Some(Words { values, arguments, help }) = read(&flags, verb.interspersed, &words) else {
-        return Err(match command(verb).try_get_matches_from(words) {
-            Err(error) => refused(verb, &error),
-            // Both understand the same words (see the test beside `read`).
-            Ok(_) => Failure::new(exit::USAGE, "the flags cannot be read").hint(see_help(verb)),
-        });
-    };
-    if help {
+    let mut matches = command(verb).try_get_matches_from(words).map_err(|error| refused(verb, &error))?;
+    if matches.get_flag("help") {
         return Ok(None);
     }
+    let arguments = matches.remove_many(ARGUMENTS).map(Iterator::collect).unwrap_or_default();
+    let mut values = Vec::new();
+    for (number, flag) in flags.iter().enumerate() {
+        let places = matches.indices_of(flag.name).into_iter().flatten();
+        let texts = matches.get_many::<String>(flag.name).into_iter().flatten().cloned();
+        values.extend(places.zip(texts).map(|(place, text)| (place, number, text)));
+    }
+    values.sort();
     let parsed = Parsed { verb, flags, values, arguments };
     parsed.count_arguments(verb.count)?;
     Ok(Some(parsed))

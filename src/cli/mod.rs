@@ -28,7 +28,6 @@ mod terminal;
 mod time;
 mod verbs;
 mod volume;
-mod words;
 
 pub use context::Launcher;
 
