@@ -88,3 +88,39 @@ engines_down() {
   rmdir /sys/fs/cgroup/cpuacct/race-* 2>/dev/null || true
   ip netns del "$netns" 2>/dev/null || true
 }
+
+# Fills the directory `layer` of the scratch directory: `big` with MB megabytes of this machine's own files, `small` with 20,000
+# files of 3 kB.
+fill_layer() {
+  rm -rf "$scratch/layer"
+  python3 - "$scratch/layer" "$1" "${MB:-500}" <<'PY'
+import os, shutil, sys
+target, kind, left = sys.argv[1], sys.argv[2], int(sys.argv[3]) << 20
+for number in range(20000 if kind == "small" else 0):
+    directory = f"{target}/d{number % 200}"
+    os.makedirs(directory, exist_ok=True)
+    with open(f"{directory}/f{number}", "wb") as file:
+        file.write(b"line %d\n" % number * (3000 // len(b"line %d\n" % number)))
+for base in ("/usr/lib/x86_64-linux-gnu", "/usr/share", "/usr/lib", "/usr/bin", "/usr/include") if kind == "big" else ():
+    for directory, _, files in os.walk(base):
+        for name in sorted(files):
+            path = os.path.join(directory, name)
+            if left <= 0 or os.path.islink(path) or not os.path.isfile(path) or os.path.getsize(path) > 40 << 20 or os.path.exists(target + path):
+                continue
+            os.makedirs(os.path.dirname(target + path), exist_ok=True)
+            shutil.copyfile(path, target + path)
+            left -= os.path.getsize(path)
+PY
+}
+
+# Makes `$1.tar` of such a layer and an archive of an image of it, `$1.docker.tar`, where they are not there yet.
+layer_archive() {
+  [ ! -s "$1.docker.tar" ] || return 0
+  fill_layer "$1"
+  tar -C layer -cf "$1.tar" .
+  rm -rf layer
+  local digest; digest=$(sha256sum "$1.tar" | cut -d' ' -f1)
+  printf '{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"bench"}]}' "$digest" > config.json
+  printf '[{"Config":"config.json","RepoTags":["%s:1"],"Layers":["%s.tar"]}]' "$1" "$1" > manifest.json
+  tar -cf "$1.docker.tar" manifest.json config.json "$1.tar"
+}

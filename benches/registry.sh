@@ -7,34 +7,10 @@ enter "$@"
 prepare
 engines_up
 have docker-registry && have skopeo || { say "no docker-registry or no skopeo: nothing to pull from"; exit 0; }
-megabytes=${MB:-500}
 cd "$scratch"
 host=127.0.0.1:5050
 
-# One layer and a docker-archive of an image of it, made as `layers.sh` makes its big one.
-if [ ! -s big.docker.tar ]; then
-  rm -rf layer
-  python3 - "$scratch/layer" "$megabytes" <<'PY'
-import os, shutil, sys
-target, left = sys.argv[1], int(sys.argv[2]) << 20
-for base in ("/usr/lib/x86_64-linux-gnu", "/usr/share", "/usr/lib", "/usr/bin", "/usr/include"):
-    for directory, _, files in os.walk(base):
-        for name in sorted(files):
-            path = os.path.join(directory, name)
-            if left <= 0 or os.path.islink(path) or not os.path.isfile(path) or os.path.getsize(path) > 40 << 20 or os.path.exists(target + path):
-                continue
-            os.makedirs(os.path.dirname(target + path), exist_ok=True)
-            shutil.copyfile(path, target + path)
-            left -= os.path.getsize(path)
-PY
-  tar -C layer -cf big.tar .
-  rm -rf layer
-  digest=$(sha256sum big.tar | cut -d' ' -f1)
-  printf '{"architecture":"amd64","os":"linux","config":{"Cmd":["sh"]},"rootfs":{"type":"layers","diff_ids":["sha256:%s"]},"history":[{"created_by":"bench"}]}' "$digest" > config.json
-  printf '[{"Config":"config.json","RepoTags":["big:1"],"Layers":["big.tar"]}]' > manifest.json
-  tar -cf big.docker.tar manifest.json config.json big.tar
-fi
-
+layer_archive big
 mkdir -p registry
 printf 'version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s/registry}, delete: {enabled: true}, cache: {}}\nhttp: {addr: %s}\n' "$scratch" "$host" > registry.yml
 docker-registry serve registry.yml > registry.log 2>&1 < /dev/null & registry=$!

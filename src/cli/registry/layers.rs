@@ -196,14 +196,7 @@ impl<W: Write> Layers<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const WORDS: Words = Words {
-        pending: "Pulling fs layer",
-        coming: "Downloading",
-        ending: "Extracting",
-        exists: "Already exists",
-        done: "Pull complete",
-    };
+    use crate::cli::registry::pull::WORDS;
 
     fn shown(live: bool, columns: fn() -> usize, act: impl Fn(&mut Layers<&mut Vec<u8>>, &[Digest])) -> String {
         let mut out = Vec::new();

@@ -16,7 +16,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// What is said about layers.
-const WORDS: Words = Words {
+pub(super) const WORDS: Words = Words {
     pending: "Pulling fs layer",
     coming: "Downloading",
     ending: "Extracting",
