@@ -211,7 +211,12 @@ impl Engine {
         if let NetworkMode::Container(name) = &record.request.network {
             let other = self.find(name)?;
             let pid = self.running_pid(&other)?;
-            now.net_of = Some((pid, ranges::of_process(pid)?));
+            let base = ranges::of_process(pid)?;
+            if let Some(base) = base {
+                ranges::join(&self.paths, id, base)?;
+                self.running_pid(&other)?;
+            }
+            now.net_of = Some((pid, base));
         }
         let mut bundle = assemble(record, &now);
         if let UserNamespace::Range { base } = &mut bundle.userns {
@@ -298,9 +303,7 @@ impl Engine {
 
     /// Gives back the id range and the directory in `$RUN` of a container that has no network of ours.
     pub(super) fn release_ids(&self, id: &ContainerId) -> Result<(), EngineError> {
-        if let Some(base) = ranges::held(&self.paths, id) {
-            ranges::release(&self.paths, id, base)?;
-        }
+        ranges::release(&self.paths, id)?;
         let run_dir = self.paths.container_run(id);
         let removed = match std::fs::remove_dir_all(&run_dir) {
             Err(source) if source.kind() != std::io::ErrorKind::NotFound => {

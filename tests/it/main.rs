@@ -18,6 +18,7 @@ mod exec;
 mod faults;
 mod hardening;
 mod images;
+mod joined;
 mod kernels;
 mod lifecycle;
 mod logs;

@@ -1,6 +1,6 @@
 //! Networks: none, host, another container's, the default bridge, published ports, names.
 
-use crate::support::{World, host, kernel, requires, wait_for};
+use crate::support::{World, host, requires, wait_for};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 /// A web server on port 80 of a container.
 const SERVE: &str = "mkdir -p /www && echo $WHO > /www/index.html && exec httpd -f -p 80 -h /www";
 
-fn server(world: &World, name: &str, flags: &[&str]) {
+pub(crate) fn server(world: &World, name: &str, flags: &[&str]) {
     let who = format!("WHO={name}");
     let mut arguments = vec!["run", "-d", "--name", name, "-e", &who];
     arguments.extend(flags);
@@ -151,89 +151,6 @@ fn the_system_chooses_a_port_and_udp_works() {
     wait_for("an echo over UDP", 15, || {
         ask(&world, &format!("{gateway}:5300"), b"hello").filter(|answer| answer == b"hello")
     });
-}
-
-#[test]
-fn containers_share_a_network_when_asked() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    server(&world, "first", &[]);
-    let join = ["run", "--rm", "--network", "container:first", "busybox", "wget", "-q", "-O", "-", "http://127.0.0.1/"];
-    wait_for("the neighbour's loopback", 10, || world.bulkhead(&join).stdout.contains("first").then_some(()));
-    let name = |more: &[&str]| world.ok(&[&["run", "--rm"][..], more, &["busybox", "hostname"]].concat());
-    assert_eq!(name(&["--network", "container:first"]), world.inspect("first", "{{.Config.Hostname}}"));
-    let warned = world.bulkhead(&["run", "--rm", "--network", "none", "-p", "80:80", "busybox", "true"]);
-    assert!(warned.stderr.contains("Published ports are discarded"), "{warned:?}");
-    world.bulkhead(&["run", "--rm", "--network", "container:nobody", "busybox", "true"]).fails(125, &["nobody"]);
-}
-
-#[test]
-fn who_joins_a_network_shares_its_names_and_their_edits() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    let sleeps = |name: &str, more: &[&str]| {
-        world.ok(&[&["run", "-d", "--name", name], more, &["busybox", "sleep", "600"]].concat());
-    };
-    let sh = |name: &str, script: &str| world.ok(&["exec", name, "sh", "-c", script]);
-    for (first, flags) in [("own", &["--network", "bridge"][..]), ("of-host", &["--userns", "host"])] {
-        sleeps(first, flags);
-        sh(first, "echo 10.1.2.3 before >> /etc/hosts");
-        let network = format!("container:{first}");
-        let (second, third) = (format!("{first}-2"), format!("{first}-3"));
-        sleeps(&second, &["--network", &network]);
-        // Who joins one that joined shares it too.
-        sleeps(&third, &["--network", &format!("container:{second}")]);
-        sh(first, "echo 10.1.2.4 after >> /etc/hosts; echo 'search first' >> /etc/resolv.conf");
-        sh(&third, "echo 10.1.2.5 third >> /etc/hosts; echo third > /etc/hostname");
-        let seen = sh(first, "cat /etc/hosts /etc/hostname /etc/resolv.conf");
-        assert!(["before", "after", "third\nthird\n", "search first"].iter().all(|word| seen.contains(word)), "{seen}");
-        for name in [&second, &third] {
-            assert_eq!(sh(name, "cat /etc/hosts /etc/hostname /etc/resolv.conf"), seen, "{name}");
-            assert_eq!(sh(name, "stat -c '%u:%g %a' /etc/hosts"), "0:0 644", "{name}");
-        }
-        world.ok(&["rm", "-f", first]);
-        assert!(sh(&second, "cat /etc/hosts").contains("after"), "it outlives its first owner");
-    }
-}
-
-#[test]
-fn nothing_else_of_the_one_whose_network_is_joined_is_shared() {
-    requires!(root);
-    let world = World::new();
-    world.busybox();
-    let given = world.write("given/file", "");
-    let directory = given.parent().unwrap();
-    // As our copies are; before Linux 6.3 none of the host's can be given to a container.
-    let on_tmpfs = kernel() >= (6, 3);
-    if on_tmpfs {
-        host("mount", &["-t", "tmpfs", "bulkhead-test", directory.to_str().unwrap()]).ok();
-    }
-    std::fs::write(&given, "of the host\n").unwrap();
-    let given = given.to_str().unwrap();
-    // A file of the host's over its hosts by the user, one by its own root, and a link in its place.
-    let sleeps = ["busybox", "sleep", "600"];
-    let run = |flags: &[&str]| world.ok(&[&["run", "-d"], flags, &sleeps].concat());
-    run(&["--name", "bound", "-v", &format!("{given}:/etc/hosts")]);
-    let can_mount = &["--cap-add", "SYS_ADMIN", "--security-opt", "landlock=off"][..];
-    run(&[&["--name", "covers", "-v", &format!("{given}:/given")], can_mount].concat());
-    world.ok(&["exec", "covers", "sh", "-c", "mount --bind /given /etc/hosts && cat /etc/hosts"]);
-    std::os::unix::fs::symlink("/given/file", directory.join("hosts")).unwrap();
-    let directory = directory.to_str().unwrap();
-    run(&[&["--name", "links", "-v", &format!("{directory}:/given")], can_mount].concat());
-    world.ok(&["exec", "links", "sh", "-c", "mount --bind /given /etc && cat /etc/hosts"]);
-    for name in ["bound", "covers", "links"] {
-        let joins = ["run", "--rm", "--network", &format!("container:{name}"), "busybox", "cat", "/etc/hosts"];
-        let seen = world.ok(&joins);
-        assert!(seen.contains("127.0.0.1") && !seen.contains("of the host"), "{name}: {seen}");
-    }
-    for id in world.ok(&["ps", "-aq"]).lines() {
-        world.ok(&["rm", "-f", id]);
-    }
-    if on_tmpfs {
-        host("umount", &[directory]).ok();
-    }
 }
 
 #[test]
@@ -386,10 +303,7 @@ fn nothing_stays_when_the_shim_is_killed() {
     let ends = || host("ip", &["-n", &netns, "-o", "link", "show", "type", "veth"]).stdout.lines().count();
     let entries = || world.host("nft", &["list", "ruleset"]).ok().matches("8080").count();
     assert!(ends() == 1 && entries() > 0);
-    let shim =
-        std::fs::read_to_string(world.root.join("containers").join(world.inspect("web", "{{.Id}}")).join("state.json"));
-    let state: serde_json::Value = serde_json::from_str(&shim.unwrap()).unwrap();
-    host("kill", &["-9", &state["shim_pid"].to_string()]).ok();
+    world.kill_shim("web");
     wait_for("the next command to see it", 10, || {
         (world.inspect("web", "{{.State.Status}}") == "exited").then_some(())
     });

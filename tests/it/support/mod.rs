@@ -227,6 +227,13 @@ impl World {
         self.ok(&["inspect", "--format", template, name])
     }
 
+    /// Kills the shim of a running container, which dies with it.
+    pub(crate) fn kill_shim(&self, name: &str) {
+        let state = self.root.join("containers").join(self.inspect(name, "{{.Id}}")).join("state.json");
+        let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
+        host("kill", &["-9", &state["shim_pid"].to_string()]).ok();
+    }
+
     /// Waits until a container has a status.
     #[track_caller]
     pub(crate) fn wait_status(&self, name: &str, status: &str) {
