@@ -1,7 +1,6 @@
 //! What ends with the machine and comes back after a boot: there is no daemon, so `stop --all` and `start --all` ask, and
 //! `enable` has them asked.
 
-use super::containers::is_alive;
 use super::record::Container;
 use super::{Engine, EngineError};
 use crate::shim::{RestartPolicy, State, Status};
@@ -13,7 +12,7 @@ impl Engine {
     /// When a record cannot be read.
     pub fn running(&self) -> Result<Vec<Container>, EngineError> {
         let mut running = self.list()?;
-        running.retain(|container| is_alive(container.state.status));
+        running.retain(|container| container.state.status.is_live());
         Ok(running)
     }
 

@@ -14,7 +14,7 @@ use crate::base::ContainerId;
 use crate::network::{self, EndpointRequest, Mode};
 use crate::sandbox::{Bundle, Cgroup, Launch, Mount, Namespace, Namespaces, Process, Root, UserNamespace, sweep};
 use crate::security::Hardening;
-use crate::shim::{Client, LaunchConn, RestartPolicy, ShimError, ShimPlan, State, Status};
+use crate::shim::{Client, LaunchConn, RestartPolicy, ShimError, ShimPlan, State, StateFiles, Status};
 use crate::step::{RunOrder, StepMount, StepNetwork};
 use crate::store::{StoreError, read_json};
 use crate::sys::fault::{self, Point};
@@ -216,8 +216,7 @@ impl Builder<'_> {
             host: Launch::look().clone(),
             bundle,
             stdin_open: false,
-            state_file: run_dir.join("state.json"),
-            durable: false,
+            state: StateFiles { live: run_dir.join("state.json"), last: None },
             run_dir: run_dir.to_owned(),
             log: None,
             restart: RestartPolicy::No,

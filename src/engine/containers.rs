@@ -5,7 +5,7 @@ use super::remove::GONE;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
 use crate::shim::{self, Client, State, Status};
-use crate::store::{FileLock, Names, StoreError, read_json};
+use crate::store::{FileLock, Names, StoreError};
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -89,7 +89,7 @@ impl Engine {
     pub fn observe(&self, id: &ContainerId) -> Result<Container, EngineError> {
         let record = self.record(id)?;
         let state = self.state(&record)?;
-        if !is_alive(state.status) || self.has_shim(id) {
+        if !state.status.is_live() || self.has_shim(id) {
             return Ok(Container { record, state });
         }
         // Somebody else may be taking it down, or starting it again.
@@ -114,7 +114,7 @@ impl Engine {
         let alive = self.has_shim(id);
         // Read after the shim was looked for: one that ended in good order has written its last state before.
         let state = self.state(&record)?;
-        if alive || !is_alive(state.status) {
+        if alive || !state.status.is_live() {
             return Ok(Container { record, state });
         }
         let state = self.recover(&record, state)?;
@@ -135,23 +135,14 @@ impl Engine {
         shim::is_alive(&self.paths.container_run(id))
     }
 
+    /// Returns the state that is written. A boot takes that of one that runs away, or cuts it short: what a start left beside the
+    /// record tells that there was one.
     fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
         let lost = || State { status: Status::Running, started_at: record.created, ..State::created() };
-        match self.written_state(record)? {
+        match record.state_files(&self.paths).read()? {
             Some(state) => Ok(state),
             None if self.was_started(&record.id) => Ok(lost()),
             None => Ok(State::created()),
-        }
-    }
-
-    /// The state of a container that is removed on exit dies with the boot; others' may be cut short by it. What a start left
-    /// beside the record tells that there was one.
-    fn written_state(&self, record: &ContainerRecord) -> Result<Option<State>, EngineError> {
-        match read_json(&record.state_file(&self.paths)) {
-            Ok(state) => Ok(Some(state)),
-            Err(StoreError::Form { .. }) => Ok(None),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error.into()),
         }
     }
 
@@ -159,12 +150,11 @@ impl Engine {
     /// killed, and is on its way out.
     pub(super) fn observe_settled(&self, id: &ContainerId) -> Result<Container, EngineError> {
         let seen = self.observe_locked(id)?;
-        if !is_alive(seen.state.status) || self.written_state(&seen.record)?.is_some() {
+        if !seen.state.status.is_live() || seen.record.state_files(&self.paths).read()?.is_some() {
             return Ok(seen);
         }
-        // On a full disk there is no state of one that runs.
         let told = Client::connect(&self.paths.container_run(id)).and_then(|mut client| client.state());
-        if told.is_ok_and(|state| is_alive(state.status)) {
+        if told.is_ok_and(|state| state.status.is_live()) {
             return Ok(seen);
         }
         self.settled(id)?;
@@ -182,9 +172,4 @@ impl Engine {
         let mode = UNSTARTED | if started { STARTED } else { 0 };
         std::fs::set_permissions(&dir, Permissions::from_mode(mode)).map_err(StoreError::io("set mode of", &dir))
     }
-}
-
-/// Tells whether a status needs a living shim.
-pub(super) fn is_alive(status: Status) -> bool {
-    matches!(status, Status::Running | Status::Paused | Status::Restarting)
 }

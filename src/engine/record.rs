@@ -5,7 +5,7 @@ use crate::base::{ContainerId, Digest, Timestamp};
 pub use crate::network::{NetworkRecord, PublishedPort};
 use crate::sandbox::{Limits, Process};
 use crate::security::Hardening;
-use crate::shim::{HealthPlan, LogPlan, RestartPolicy, State};
+use crate::shim::{HealthPlan, LastState, LogPlan, RestartPolicy, State, StateFiles};
 use crate::store::{Durability, Paths, StoreError, read_json, write_json};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -158,10 +158,14 @@ impl ContainerRecord {
         if self.request.auto_remove { Durability::Atomic } else { Durability::Synced }
     }
 
-    /// Returns the file the shim writes its state to.
-    pub fn state_file(&self, paths: &Paths) -> PathBuf {
-        let dir = if self.request.auto_remove { paths.container_run(&self.id) } else { paths.container(&self.id) };
-        dir.join("state.json")
+    /// Returns the files of its state. One that is removed on exit leaves none behind.
+    pub fn state_files(&self, paths: &Paths) -> StateFiles {
+        let run_dir = paths.container_run(&self.id);
+        let last = || LastState {
+            file: paths.container(&self.id).join("state.json"),
+            spare: run_dir.with_extension("state.json"),
+        };
+        StateFiles { live: run_dir.join("state.json"), last: (!self.request.auto_remove).then(last) }
     }
 
     /// Reads a container's record.

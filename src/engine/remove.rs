@@ -9,7 +9,9 @@ use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
 use crate::shim::{Client, ShimError, Status};
-use crate::store::{FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, reserve, sweep_records};
+use crate::store::{
+    FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, remove_file, reserve, sweep_records,
+};
 use crate::sys::fault::{self, Point};
 use crate::volume::{VolumeError, Volumes};
 use std::path::Path;
@@ -186,6 +188,9 @@ impl Engine {
                     Err(error) => return Err(error.into()),
                 }
             }
+        }
+        if let Some(last) = record.state_files(&self.paths).last {
+            remove_file(&last.spare)?;
         }
         self.erase_directory(id, Some(record))
     }

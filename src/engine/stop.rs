@@ -6,7 +6,6 @@ use crate::base::{ContainerId, Timestamp};
 use crate::sandbox::{CgroupPlan, Group, Launch, sweep};
 use crate::shim::protocol::StopReason;
 use crate::shim::{Client, ShimError, State, Status, Stopped};
-use crate::store::{reserve, write_note};
 use std::time::{Duration, Instant};
 
 /// SIGKILL.
@@ -201,6 +200,12 @@ impl Engine {
             self.forget(&record.id)?;
             return Err(EngineError::NoContainer(record.id.to_string()));
         }
+        let files = record.state_files(&self.paths);
+        // It died after its last words.
+        let told = |last: &State| !last.status.is_live() && last.started_at == state.started_at;
+        if let Some(last) = files.read_last().ok().flatten().filter(told) {
+            return Ok(last);
+        }
         let state = State {
             status: Status::Exited,
             pid: 0,
@@ -210,11 +215,7 @@ impl Engine {
             finished_at: Timestamp::now(),
             ..state
         };
-        match write_note(&record.state_file(&self.paths), &state, record.durability()) {
-            // The next look says the same: nobody need be kept from removing it, which makes room.
-            Err(error) if reserve::is_full(&error) => {}
-            other => other?,
-        }
+        files.write(&state)?;
         Ok(state)
     }
 

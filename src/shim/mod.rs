@@ -29,6 +29,7 @@ mod requests;
 mod sandboxed;
 mod seed;
 mod serve;
+mod state_files;
 mod stop;
 mod streams;
 mod supervisor;
@@ -43,6 +44,7 @@ pub use log_reader::{LogEntry, LogError, LogOptions, LogReader};
 pub use plan::*;
 pub use sandboxed::role;
 pub use seed::{Seed, spawn_shim};
+pub use state_files::{LastState, StateFiles};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The order a shim is born with, and the state it leaves.
 
+use super::state_files::StateFiles;
 use crate::base::Timestamp;
 use crate::sandbox::Bundle;
 use crate::security::HostFeatures;
@@ -15,10 +16,8 @@ pub struct ShimPlan {
     pub host: HostFeatures,
     /// Whether stdin stays open without a client (`-i`).
     pub stdin_open: bool,
-    /// Where the state is written (`state.json`, renamed into place).
-    pub state_file: PathBuf,
-    /// Whether the state must survive a power cut; false for `--rm` containers.
-    pub durable: bool,
+    /// Where the state is written.
+    pub state: StateFiles,
     /// The shim's directory below `$RUN`: `shim.sock`, `lock`.
     pub run_dir: PathBuf,
     /// Log; `None` keeps none (build steps).
@@ -99,6 +98,13 @@ pub enum Status {
     Exited,
     /// Being removed, or its shim died.
     Dead,
+}
+
+impl Status {
+    /// Tells whether it needs a living shim.
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
+    }
 }
 
 /// What the shim saw (`state.json`).

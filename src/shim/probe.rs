@@ -7,7 +7,6 @@ use super::supervisor::Supervisor;
 use crate::base::Timestamp;
 use crate::health::{Health, Settings};
 use crate::sandbox::Process;
-use crate::store::Durability;
 use rustix::event::epoll::EventFlags;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{Mode, OFlags};
@@ -182,7 +181,7 @@ impl<J: Jail> Supervisor<J> {
     fn health_changed(&mut self, changed: bool) {
         self.state.health = self.prober.as_ref().map(Prober::state);
         if changed {
-            self.write_state(Durability::Atomic);
+            self.write_state();
         }
     }
 }

@@ -5,7 +5,6 @@ use super::plan::Status;
 use super::protocol::{Reply, Request, StopReason};
 use super::supervisor::Supervisor;
 use crate::sandbox::Process;
-use crate::store::Durability;
 use rustix::fd::{AsFd, OwnedFd};
 
 const SIGKILL: i32 = 9;
@@ -126,7 +125,7 @@ impl<J: Jail> Supervisor<J> {
             Some(jail) if self.state.status == from => match jail.freeze(frozen) {
                 Ok(()) => {
                     self.state.status = to;
-                    self.write_state(Durability::Atomic);
+                    self.write_state();
                     if let Some(prober) = self.prober.as_mut().filter(|_| !frozen) {
                         prober.postpone(self.started.elapsed());
                     }

@@ -9,7 +9,6 @@ use super::protocol::{Failure, NetworkHandles, Reply, Request};
 use super::requests::refused;
 use super::supervisor::{Supervisor, exit_code, failure};
 use crate::base::Timestamp;
-use crate::store::Durability;
 use crate::sys::fault::{self, Point};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -50,7 +49,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
             supervisor.state.exit_code = exit_code(failure.kind);
             supervisor.state.finished_at = Timestamp::now();
             supervisor.state.shim_pid = 0;
-            supervisor.write_state(Durability::Atomic);
+            supervisor.write_state();
             supervisor.release();
             report(&socket, failure, &cleanup);
         }

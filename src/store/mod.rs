@@ -7,14 +7,15 @@
 //!   images/references.json       image references -> manifest digest (written under `images/lock`)
 //!   snapshots/<key>/{fs,work}, its chain an attribute, or, for layers, snapshots/<key>/{meta.json,fs,split,tar.zst,pushed.json}
 //!   snapshots/.places/fs         layer below every container's: places of `hosts`, `hostname`, `resolv.conf`
-//!   containers/<id>/{config.json (engine), state.json (shim), log/}; sticky once started
+//!   containers/<id>/{config.json (engine), state.json (shim: the last one), log/}; sticky once started
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json
 //!   build/cache/{<key>.json,<key>.why,stat-*,url-* (what an address served last)}   cache/seccomp/<digest>.bpf
 //!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
-//!   <id>/{shim.sock,lock,state.json,hosts,hostname,resolv.conf}   ranges/<base>   locks/<name>
+//!   <id>/{shim.sock,lock,state.json (while it runs),hosts,hostname,resolv.conf}   <id>.state.json (the last, on a full disk)
+//!   ranges/<base>   ranges/<base>.joined/<id>   locks/<name>
 //!   network/ipam/<network>/<address>   network/journal/<owner>.json
 //! ```
 //! Lock order: name, container, network, image. One writer per file: the engine writes `config.json`, the shim
@@ -34,6 +35,4 @@ pub use lease::{Abandoned, Lease, Leases};
 pub use lock::{FileLock, RangeLock, is_locked};
 pub use names::{NameError, Names};
 pub use paths::Paths;
-pub use record::{
-    Durability, StoreError, read_json, remove_file, sweep_records, sync_parent, write_bytes, write_json, write_note,
-};
+pub use record::{Durability, StoreError, read_json, remove_file, sweep_records, sync_parent, write_bytes, write_json};

@@ -108,26 +108,6 @@ pub fn write_bytes(path: &Path, bytes: &[u8], durability: Durability) -> Result<
     })
 }
 
-/// Writes a record that says what shows itself in other ways too, such as a lock that is free, by [`write_json`]. On a full disk
-/// the one that is there is written over where it lies, which needs no room: a reader may then find it torn.
-///
-/// # Errors
-/// As [`write_json`]; on a full disk when there is no old record, or it is too small.
-pub fn write_note<T: Serialize>(path: &Path, value: &T, durability: Durability) -> Result<(), StoreError> {
-    match write_json(path, value, durability) {
-        Err(error) if super::reserve::is_full(&error) => write_over(path, value, durability).map_err(|_| error),
-        other => other,
-    }
-}
-
-fn write_over<T: Serialize>(path: &Path, value: &T, durability: Durability) -> io::Result<()> {
-    let text = serde_json::to_vec(value)?;
-    let mut file = File::options().write(true).open(path)?;
-    file.write_all(&text)?;
-    file.set_len(text.len() as u64)?;
-    if durability == Durability::Synced { file.sync_all() } else { Ok(()) }
-}
-
 /// Removes what processes that were killed while they wrote records left in a directory.
 pub fn sweep_records(directory: &Path) {
     super::draft::sweep(directory, |name| name.contains(".tmp"));

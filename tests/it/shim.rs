@@ -27,8 +27,10 @@ fn fixture(line: &str) -> Option<Fixture> {
         bundle,
         host: Launch::look().clone(),
         stdin_open: false,
-        state_file: at("state.json"),
-        durable: true,
+        state: StateFiles {
+            live: at("run/state.json"),
+            last: Some(LastState { file: at("state.json"), spare: at("run.state.json") }),
+        },
         run_dir: at("run"),
         log: Some(LogPlan { dir: at("log"), max_size: 1 << 20, max_files: 5 }),
         restart: RestartPolicy::No,
@@ -98,7 +100,7 @@ fn a_restart_keeps_the_network_namespace() {
         *volatile = false;
     }
     let code = fixture.start().wait().unwrap();
-    let state: State = bulkhead::store::read_json(&fixture.plan.state_file).unwrap();
+    let state = fixture.plan.state.read().unwrap().unwrap();
     assert_eq!((code, state.error.as_str()), (1, ""));
     let log = fixture.log();
     let runs: Vec<&str> = log.lines().collect();
@@ -142,6 +144,6 @@ fn a_container_killed_for_want_of_memory_says_so() {
     let Some(fixture) = fixture("exec dd if=/dev/zero of=/dev/null bs=200M count=1") else { return };
     let mut client = fixture.start();
     assert_eq!(client.wait().unwrap(), 137);
-    let state: State = bulkhead::store::read_json(&fixture.plan.state_file).unwrap();
+    let state = fixture.plan.state.read().unwrap().unwrap();
     assert!(state.oom_killed && state.exit_code == 137);
 }

@@ -8,7 +8,6 @@ use super::super::protocol::Reply;
 use super::super::serve::clean_up;
 use super::{Supervisor, exit_code};
 use crate::base::Timestamp;
-use crate::store::Durability;
 use crate::sys::fault::{self, Point};
 use crate::sys::process::{reap_any, spread};
 use nix::sys::signal::Signal;
@@ -68,7 +67,7 @@ impl<J: Jail> Supervisor<J> {
                 self.remains = None;
                 self.state.status = Status::Restarting;
                 self.restart_at = Some(Instant::now() + wait);
-                self.write_state(Durability::Atomic);
+                self.write_state();
             }
             None => self.ending = Some(Instant::now() + REAP),
         }
@@ -85,7 +84,7 @@ impl<J: Jail> Supervisor<J> {
         self.dns = None;
         if !self.is_forgotten() {
             self.remains = None;
-            self.write_state(if self.plan.durable { Durability::Synced } else { Durability::Atomic });
+            self.write_state();
         }
         fault::cut(Point::ShimEnded);
         self.release();
@@ -116,7 +115,8 @@ impl<J: Jail> Supervisor<J> {
     /// Tells whether somebody is there who removes the container now. Nobody will read its last state then; without it the
     /// record says that the container runs, and a free lock that it does not.
     fn is_forgotten(&self) -> bool {
-        (self.removed || !self.plan.durable) && self.finisher.is_some_and(|number| self.callers.contains_key(&number))
+        (self.removed || self.plan.state.last.is_none())
+            && self.finisher.is_some_and(|number| self.callers.contains_key(&number))
     }
 
     pub(super) fn restart(&mut self) {
@@ -127,7 +127,7 @@ impl<J: Jail> Supervisor<J> {
         match started {
             Ok(_) => {
                 self.state.restart_count += 1;
-                self.write_state(Durability::Atomic);
+                self.write_state();
             }
             Err(failure) => {
                 self.state.error = failure.message;

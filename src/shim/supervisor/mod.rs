@@ -21,7 +21,6 @@ use super::protocol::{Failure, FailureKind};
 use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::Timestamp;
-use crate::store::{Durability, write_note};
 use crate::sys::fault::{self, Point};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -149,8 +148,13 @@ impl<J: Jail> Supervisor<J> {
         self.prober = self.plan.health.as_ref().map(Prober::new);
         self.state.health = self.prober.as_ref().map(Prober::state);
         self.jail = Some(jail);
-        self.write_state(Durability::Atomic);
+        self.write_state();
         fault::cut(Point::ShimStarted);
+        if self.state.error.is_empty()
+            && let Err(error) = self.plan.state.begun()
+        {
+            self.state.error = format!("{error}");
+        }
         Ok(self.state.pid)
     }
 
@@ -265,9 +269,9 @@ impl<J: Jail> Supervisor<J> {
         }
     }
 
-    /// Writes the state file. A failure leaves the old one; callers of the socket see the truth all the same.
-    pub(super) fn write_state(&mut self, durability: Durability) {
-        if let Err(error) = write_note(&self.plan.state_file, &self.state, durability) {
+    /// Writes the state. A failure leaves the old one; callers of the socket see the truth all the same.
+    pub(super) fn write_state(&mut self) {
+        if let Err(error) = self.plan.state.write(&self.state) {
             self.state.error = format!("{error}");
         }
     }

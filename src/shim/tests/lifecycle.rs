@@ -55,7 +55,7 @@ fn a_shim_whose_engine_dies_before_the_start_ends_silently() {
     assert!(is_alive(&fixture.plan.run_dir));
     drop(launch);
     eventually("the lock is given back", || !is_alive(&fixture.plan.run_dir));
-    assert!(!fixture.plan.state_file.exists());
+    assert_eq!(fixture.plan.state.read().unwrap(), None);
 }
 
 #[test]

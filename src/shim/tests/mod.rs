@@ -58,8 +58,10 @@ fn script(script: &str) -> Fixture {
         bundle,
         host: Launch::look().clone(),
         stdin_open: false,
-        state_file: at("state.json"),
-        durable: true,
+        state: StateFiles {
+            live: at("run/state.json"),
+            last: Some(LastState { file: at("state.json"), spare: at("run.state.json") }),
+        },
         run_dir: at("run"),
         log: Some(LogPlan { dir: at("log"), max_size: 1 << 20, max_files: 5 }),
         restart: RestartPolicy::No,
@@ -115,7 +117,7 @@ impl Fixture {
     }
 
     fn state(&self) -> State {
-        crate::store::read_json(&self.plan.state_file).unwrap()
+        self.plan.state.read().unwrap().unwrap()
     }
 
     fn log(&self) -> String {

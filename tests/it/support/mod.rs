@@ -229,7 +229,7 @@ impl World {
 
     /// Kills the shim of a running container, which dies with it.
     pub(crate) fn kill_shim(&self, name: &str) {
-        let state = self.root.join("containers").join(self.inspect(name, "{{.Id}}")).join("state.json");
+        let state = self.run.join(self.inspect(name, "{{.Id}}")).join("state.json");
         let state: serde_json::Value = serde_json::from_slice(&std::fs::read(state).unwrap()).unwrap();
         host("kill", &["-9", &state["shim_pid"].to_string()]).ok();
     }
