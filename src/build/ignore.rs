@@ -354,6 +354,28 @@ mod tests {
         }
     }
 
+    /// The cases of moby's own tests, the walk from parent to child included; `/` alone is no path of ours.
+    #[test]
+    fn mobys_own_cases_come_out_the_same() {
+        let table = include_str!("../../tests/data/dockerignore/moby");
+        let mut wrong = Vec::new();
+        let mut count = 0;
+        for line in table.lines().filter(|line| !line.starts_with('#')) {
+            let (patterns, rest) = line.split_once('\t').unwrap();
+            let (path, expected) = rest.split_once('\t').unwrap();
+            count += 1;
+            let found = match Ignore::parse(&patterns.replace(' ', "\n")) {
+                Err(_) => "bad",
+                Ok(ignore) if ignore.ignores(path.trim_end_matches('/')) => "yes",
+                Ok(_) => "no",
+            };
+            if found != expected {
+                wrong.push(format!("{line:?}: {found}"));
+            }
+        }
+        assert!(wrong.is_empty() && count == 138, "{} of {count}: {wrong:#?}", wrong.len());
+    }
+
     #[test]
     fn an_ignored_directory_is_skipped_unless_something_below_may_come_back() {
         for (patterns, directory, prune) in [
