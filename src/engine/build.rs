@@ -272,6 +272,12 @@ impl<'a> BuildHost for Builder<'a> {
         Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
     }
 
+    fn rebase(&self, layer: &CommittedLayer, chain: &[Digest]) -> Result<CommittedLayer, EngineError> {
+        let Some(parent) = chain.last() else { return Ok(layer.clone()) };
+        let layer = self.images.rebase_layer(&layer.chain_id, parent)?;
+        Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
+    }
+
     fn rest(&self, time: Duration) -> Result<(), EngineError> {
         self.wait_for_end(time)
     }

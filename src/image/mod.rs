@@ -17,6 +17,7 @@ mod import;
 mod index;
 mod ingest;
 mod load;
+mod rebase;
 pub mod registry;
 mod remove;
 mod save;

@@ -301,6 +301,12 @@ pub trait BuildHost: Sync {
     /// When the system refuses.
     fn commit(&self, active: Self::Active) -> Result<CommittedLayer, Self::Error>;
 
+    /// Puts a layer that was made on nothing on top of others (chain ids, bottom first).
+    ///
+    /// # Errors
+    /// When it is not here, or the system refuses.
+    fn rebase(&self, layer: &CommittedLayer, chain: &[Digest]) -> Result<CommittedLayer, Self::Error>;
+
     /// Waits for a moment, for what another build does.
     ///
     /// # Errors

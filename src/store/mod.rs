@@ -11,7 +11,7 @@
 //!   names/<name>                 symbolic link whose text is the container's id
 //!   volumes/<name>/{meta.json,_data}
 //!   networks/<name>.json
-//!   build/cache/{<key>.json,<key>.why,stat-*,url-* (what an address served last)}   cache/seccomp/<digest>.bpf
+//!   build/cache/{<key>.json,<key>.why,<digest>.sum,stat-*,url-* (what an address served last)}   cache/seccomp/<digest>.bpf
 //!   leases/<name>
 //! $RUN (root: /run/bulkhead, mode 0700)
 //!   <id>/{shim.sock,lock,state.json (while it runs),hosts,hostname,resolv.conf}   <id>.state.json (the last, on a full disk)

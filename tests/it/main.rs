@@ -8,6 +8,7 @@ mod build_flags;
 mod build_git;
 mod build_hostile;
 mod build_mounts;
+mod build_reuse;
 mod cache;
 mod cuts;
 mod cve;

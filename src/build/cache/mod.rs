@@ -65,6 +65,9 @@ impl Entry {
     }
 }
 
+/// How long the sum of a stack's part is kept that nobody asks for.
+const SUMS_KEPT: std::time::Duration = std::time::Duration::from_secs(14 * 86_400);
+
 /// The records of finished steps.
 #[derive(Debug)]
 pub struct BuildCache {
@@ -121,6 +124,34 @@ impl BuildCache {
     /// Tells whether a record was added through this value.
     pub fn has_grown(&self) -> bool {
         self.grown.load(Ordering::Relaxed)
+    }
+
+    /// Finds what a part of a layer stack was found to hold: the digest that is in keys. Stacks never change, so it is always
+    /// right.
+    pub fn sum(&self, of: &Digest) -> Option<Digest> {
+        let path = self.directory.join(format!("{}.sum", of.hex()));
+        let sum = read_json(&path).ok()?;
+        // Use is the time of the file.
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let times = Timestamps { last_access: now, last_modification: now };
+        let _ = utimensat(CWD, &path, &times, AtFlags::empty());
+        Some(sum)
+    }
+
+    /// Keeps what a part of a layer stack holds. What cannot be kept is found out again.
+    pub fn keep_sum(&self, of: &Digest, sum: &Digest) {
+        let _ = write_json(&self.directory.join(format!("{}.sum", of.hex())), sum, Durability::Atomic);
+    }
+
+    /// Forgets sums that nobody has used for long.
+    pub(super) fn forget_sums(&self) -> Result<(), StoreError> {
+        for file in self.files()? {
+            let old = || Some(file.metadata().ok()?.modified().ok()?.elapsed().ok()? > SUMS_KEPT);
+            if file.path().extension().is_some_and(|extension| extension == "sum") && old() == Some(true) {
+                remove_file(&file.path())?;
+            }
+        }
+        Ok(())
     }
 
     fn files(&self) -> Result<Vec<DirEntry>, StoreError> {

@@ -61,6 +61,7 @@ pub fn prune(engine: &Engine, cache: &BuildCache, policy: &Policy) -> Result<Pru
     if policy.all && policy.unused_since.is_none() && policy.keep.is_none() {
         cache.remove_remains()?;
     }
+    cache.forget_sums()?;
     let bytes = engine.collect_images(&|| cache.roots())?.bytes;
     let (mounts, more) = prune_mounts(engine, policy)?;
     Ok(Pruned { keys, bytes: bytes + more, mounts })

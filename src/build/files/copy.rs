@@ -250,6 +250,24 @@ impl Destination<'_> {
         Ok(())
     }
 
+    /// Makes the directories above a source below the destination, as they are in its tree.
+    ///
+    /// # Errors
+    /// When something else is in the way or the system refuses.
+    pub fn above(&self, path: &str, above: &[Entry]) -> Result<(), CopyError> {
+        let mut here = self.directory(path)?;
+        for entry in above {
+            match self.subdirectory(here.as_fd(), entry.path.as_os_str(), entry, Path::new(path)) {
+                Ok(_) => {}
+                // Perhaps a link to a directory; whoever copies into it finds out.
+                Err(CopyError::NotDirectory(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+            here = open(here.as_fd(), &entry.path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&entry.path))?;
+        }
+        Ok(())
+    }
+
     fn subdirectory(
         &self,
         parent: BorrowedFd<'_>,
@@ -401,19 +419,33 @@ fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()>
 
 /// Copies `user.*` and file capabilities; the latter not when the owner changes, as `chown` drops them.
 fn copy_attributes(source: &OwnedFd, target: &OwnedFd, owner_changes: bool) -> Result<(), Errno> {
+    for (name, value) in attributes(source)? {
+        if name.starts_with(b"user.") || !owner_changes {
+            fsetxattr(target, &name[..], &value, XattrFlags::empty())?;
+        }
+    }
+    Ok(())
+}
+
+/// Name and value of an extended attribute.
+pub(super) type Attribute = (Vec<u8>, Vec<u8>);
+
+/// Reads the attributes that come along: `user.*` and file capabilities.
+pub(super) fn attributes(source: &OwnedFd) -> Result<Vec<Attribute>, Errno> {
     let mut list = vec![0u8; 64 * 1024];
     let length = match flistxattr(source, &mut list[..]) {
         Ok(length) => length,
-        Err(Errno::OPNOTSUPP) => return Ok(()),
+        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
         Err(errno) => return Err(errno),
     };
-    for name in list[..length].split(|b| *b == 0).filter(|n| !n.is_empty()) {
-        if !(name.starts_with(b"user.") || (name == b"security.capability" && !owner_changes)) {
-            continue;
+    let mut found = Vec::new();
+    for name in list[..length].split(|b| *b == 0) {
+        if name.starts_with(b"user.") || name == b"security.capability" {
+            let mut value = vec![0u8; 64 * 1024];
+            let length = fgetxattr(source, name, &mut value[..])?;
+            value.truncate(length);
+            found.push((name.to_vec(), value));
         }
-        let mut value = vec![0u8; 64 * 1024];
-        let length = fgetxattr(source, name, &mut value[..])?;
-        fsetxattr(target, name, &value[..length], XattrFlags::empty())?;
     }
-    Ok(())
+    Ok(found)
 }

@@ -1,5 +1,6 @@
 //! What a `COPY` reads, as one digest: the part of its key that the context decides.
 
+use super::copy::attributes;
 use super::source::{Entry, Kind, Picked, SourceError, open_entry};
 use super::stat_cache::StatCache;
 use crate::base::{Digest, Sha256};
@@ -17,11 +18,11 @@ pub struct Content {
     pub prints: Vec<u64>,
 }
 
-/// Digests sources.
+/// Digests sources; with `keep` owners and extended attributes count, which come along from a stage or an image.
 ///
 /// # Errors
 /// When a file cannot be read or changes meanwhile.
-pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Result<Content, SourceError> {
+pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: bool) -> Result<Content, SourceError> {
     let mut all = Sha256::new();
     let mut field = |bytes: &[u8]| {
         all.update(&(bytes.len() as u64).to_le_bytes());
@@ -33,6 +34,12 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Res
         if !source.under.as_os_str().is_empty() {
             field(b"under");
             field(source.under.as_os_str().as_bytes());
+            for entry in &source.above {
+                field(&entry.mode.to_le_bytes());
+                if keep {
+                    field(&[entry.owner.uid.to_le_bytes(), entry.owner.gid.to_le_bytes()].concat());
+                }
+            }
         }
         // A directory's own name plays no part: its content is copied.
         field(if source.is_directory() { b"" } else { source.name.as_bytes() });
@@ -40,6 +47,11 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Res
             field(entry.path.as_os_str().as_bytes());
             field(&entry.mode.to_le_bytes());
             let mut print = u64::from(entry.mode);
+            if keep {
+                let owner = [entry.owner.uid.to_le_bytes(), entry.owner.gid.to_le_bytes()].concat();
+                field(&owner);
+                print ^= short(&Digest::of(&owner)) << 33;
+            }
             match &entry.kind {
                 Kind::Directory => {
                     field(b"directory");
@@ -67,12 +79,27 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Res
                     };
                     field(digest.hex().as_bytes());
                     print ^= short(&digest);
+                    if keep {
+                        let attributes = attributes_of(root, &source.base, entry)?;
+                        field(&attributes);
+                        print ^= short(&Digest::of(&attributes)) << 33;
+                    }
                 }
             }
             prints.push(print);
         }
     }
     Ok(Content { digest: all.finish(), prints })
+}
+
+/// The extended attributes of a file that come along, as text that tells them apart.
+fn attributes_of(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Result<Vec<u8>, SourceError> {
+    let file = open_entry(root, base, entry)?;
+    let read = |errno: rustix::io::Errno| SourceError::Io { path: base.join(&entry.path), source: errno.into() };
+    let mut all = attributes(&file).map_err(read)?;
+    all.sort();
+    let length = |bytes: &[u8]| (bytes.len() as u64).to_le_bytes();
+    Ok(all.iter().flat_map(|(name, value)| [&length(name)[..], name, &length(value)[..], value].concat()).collect())
 }
 
 /// The first eight bytes of a digest.

@@ -93,18 +93,13 @@ pub struct Picked {
     pub found: PathBuf,
     /// Directories that come along below the destination (`--parents`); empty without.
     pub under: PathBuf,
+    /// What those directories are, the outermost first.
+    pub above: Vec<Entry>,
     /// Itself, then what is below it.
     pub entries: Vec<Entry>,
 }
 
 impl Picked {
-    /// Has the directories above it come along, but the first `skip` of them; a directory itself, too (*Dockerfile reference
-    /// "COPY --parents"*).
-    pub fn keep_parents(&mut self, skip: usize) {
-        let whole = if self.is_directory() { Some(self.found.as_path()) } else { self.found.parent() };
-        self.under = whole.into_iter().flat_map(Path::components).skip(skip).collect();
-    }
-
     /// Opens the source itself, a file.
     ///
     /// # Errors
@@ -158,6 +153,26 @@ impl Source<'_> {
     pub fn exactly(&self, text: &str) -> Result<Vec<Picked>, SourceError> {
         let path = self.seen(text, clean(text).iter().collect())?;
         Ok(self.walk(&path, text)?.into_iter().collect())
+    }
+
+    /// Has the directories above a match come along, but the first `skip` of them; a directory itself, too (*Dockerfile
+    /// reference "COPY --parents"*).
+    ///
+    /// # Errors
+    /// When they cannot be looked at.
+    pub fn keep_parents(&self, picked: &mut Picked, skip: usize) -> Result<(), SourceError> {
+        let whole = if picked.is_directory() { Some(picked.found.as_path()) } else { picked.found.parent() };
+        let names: Vec<_> = whole.into_iter().flat_map(Path::components).collect();
+        picked.under = names.iter().skip(skip).collect();
+        for count in skip + 1..=names.len() {
+            let path: PathBuf = names[..count].iter().collect();
+            let real = canonical(self.root, path.as_os_str()).map_err(io(&path))?;
+            let stat = stat(self.root, &real).map_err(io(&path))?;
+            let stat = stat.ok_or_else(|| SourceError::Changed(path.clone()))?;
+            let name = PathBuf::from(names[count - 1].as_os_str());
+            picked.above.extend(entry(name, &stat, &|| readlink(self.root, &real))?);
+        }
+        Ok(())
     }
 
     fn plain(&self, text: &str, pattern: &PathPattern) -> Result<PathBuf, SourceError> {
@@ -282,8 +297,8 @@ impl Source<'_> {
         if !directory && self.exclude.is_some_and(|e| e.ignores(&name.to_string_lossy())) {
             return Ok(None);
         }
-        let (found, under) = (path.to_owned(), PathBuf::new());
-        let mut picked = Picked { name, found, under, entries: vec![entry], base };
+        let (found, under, above) = (path.to_owned(), PathBuf::new(), Vec::new());
+        let mut picked = Picked { name, found, under, above, entries: vec![entry], base };
         if directory {
             let mut rules = Rules::default();
             if let Some(ignore) = self.ignore {

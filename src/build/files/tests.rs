@@ -191,7 +191,7 @@ fn the_digest_tells_content_modes_and_names_but_not_times() {
     let file = root(&context);
     let tell = |text: &str| {
         let source = Source { root: file.as_fd(), ignore: None, exclude: None };
-        digest(file.as_fd(), &source.pick(text).unwrap(), &StatCache::default()).unwrap().digest
+        digest(file.as_fd(), &source.pick(text).unwrap(), &StatCache::default(), false).unwrap().digest
     };
     let first = tell(".");
     fs::write(context.path().join("a"), "one").unwrap();

@@ -402,6 +402,14 @@ impl Operation {
         }
     }
 
+    /// Tells whether its layer is the same whatever lies below it (*Dockerfile reference "COPY --link"*): names of owners, too,
+    /// would be looked up there.
+    pub fn is_detached(&self) -> bool {
+        let Self::Copy(CopyPlan { link: true, chown, .. }) = self else { return false };
+        let number = |part: &str| part.is_empty() || part.parse::<u32>().is_ok();
+        chown.as_ref().is_none_or(|owner| owner.split(':').all(number))
+    }
+
     /// Returns the positions of the stages that the operation reads.
     pub fn stages(&self) -> impl Iterator<Item = usize> {
         self.reads().into_iter().filter_map(|from| if let CopyFrom::Stage(stage) = from { Some(*stage) } else { None })

@@ -83,8 +83,10 @@ impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &CopyPlan {
                 let source = view.context.tree(from).unwrap_or_else(|| view.context.source());
                 step::copy_context(view.host, source, view.sources, self, view.chain, view.moved)
             }
-            CopyFrom::Stage(stage) => step::copy_layers(view.host, &(view.stages)(*stage), self, view.chain),
-            CopyFrom::Image(from) => step::copy_layers(view.host, from, self, view.chain),
+            CopyFrom::Stage(stage) => {
+                step::copy_layers(view.host, &(view.stages)(*stage), view.sources, self, view.chain)
+            }
+            CopyFrom::Image(from) => step::copy_layers(view.host, from, view.sources, self, view.chain),
         };
         layer.map(Some)
     }

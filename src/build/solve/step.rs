@@ -3,9 +3,10 @@
 use super::StepError;
 use super::mounts::Mounts;
 use crate::base::Digest;
+use crate::build::cache::BuildCache;
 use crate::build::context::Context;
 use crate::build::files::{
-    Content, CopyOptions, Destination, Entry, Picked, Source, SourceError, digest, resolve_owner,
+    Content, CopyOptions, Destination, Entry, Picked, Source, SourceError, StatCache, digest, resolve_owner,
 };
 use crate::build::glob::clean;
 use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
@@ -98,7 +99,7 @@ fn matches(source: Source<'_>, pattern: &str, parents: bool) -> Result<Vec<Picke
     if parents {
         let before = pattern.trim_start_matches("./").split_once("/./").map_or("", |(before, _)| before);
         let skip = clean(before).len();
-        found.iter_mut().for_each(|picked| picked.keep_parents(skip));
+        found.iter_mut().try_for_each(|picked| source.keep_parents(picked, skip))?;
     }
     Ok(found)
 }
@@ -111,6 +112,10 @@ pub(super) struct Sources<V> {
     pub(super) picked: Vec<Picked>,
     pub(super) content: Content,
     pub(super) remotes: Vec<Place<V>>,
+    /// The stage or image that `picked` lies in.
+    pub(super) layers: Option<V>,
+    /// Whether `content` says what is read, though nothing of it may have been looked at.
+    pub(super) known: bool,
 }
 
 impl<V> Sources<V> {
@@ -130,7 +135,7 @@ impl<V> Sources<V> {
 impl<V> Default for Sources<V> {
     fn default() -> Self {
         let content = Content { digest: Digest::of(b""), prints: Vec::new() };
-        Self { picked: Vec::new(), content, remotes: Vec::new() }
+        Self { picked: Vec::new(), content, remotes: Vec::new(), layers: None, known: false }
     }
 }
 
@@ -160,13 +165,14 @@ pub(super) fn context_sources<V, E: std::error::Error + Send + Sync>(
     parts.retain(|(_, found)| !found.is_empty());
     let mut all = Sources::default();
     for (number, (source, mut found)) in parts.into_iter().enumerate() {
-        let mut content = digest(source.root, &found, &context.stats)?;
+        let mut content = digest(source.root, &found, &context.stats, false)?;
         all.content.digest = match number {
             0 => content.digest,
             _ => Digest::of(format!("{} {}", all.content.digest, content.digest).as_bytes()),
         };
         all.content.prints.append(&mut content.prints);
         all.picked.append(&mut found);
+        all.known = true;
     }
     Ok(all)
 }
@@ -197,13 +203,41 @@ pub(super) fn copy_context<H: BuildHost>(
     copy(host, &local, &sources.remotes, plan, chain, moved)
 }
 
-/// `COPY --from` a stage or an image.
+/// Finds out what a `COPY --from` a stage or an image reads: what it is, not what it was made of, and nothing beside it. A
+/// stack of layers never changes, so that what was found once is known.
+pub(super) fn layer_sources<H: BuildHost>(
+    host: &H,
+    cache: &BuildCache,
+    from: &[Digest],
+    plan: &CopyPlan,
+) -> Result<Sources<H::View>, StepError<H::Error>> {
+    let inputs = serde_json::json!([1, from.last(), plan.sources, plan.exclude, plan.parents]);
+    let of = Digest::of(inputs.to_string().as_bytes());
+    let content = |digest| Content { digest, prints: Vec::new() };
+    if let Some(sum) = cache.sum(&of) {
+        return Ok(Sources { content: content(sum), known: true, ..Sources::default() });
+    }
+    let view = host.view(from).map_err(StepError::Host)?;
+    let root = view.root().map_err(StepError::Tree)?;
+    let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
+    let content = digest(root, &picked, &StatCache::default(), true)?;
+    cache.keep_sum(&of, &content.digest);
+    Ok(Sources { picked, content, remotes: Vec::new(), layers: Some(view), known: true })
+}
+
+/// `COPY --from` a stage or an image, as far as it was looked at.
 pub(super) fn copy_layers<H: BuildHost>(
     host: &H,
     from: &[Digest],
+    sources: &Sources<H::View>,
     plan: &CopyPlan,
     chain: &[Digest],
 ) -> Result<CommittedLayer, StepError<H::Error>> {
+    if let Some(view) = &sources.layers {
+        let root = view.root().map_err(StepError::Tree)?;
+        let local = Local { root, picked: &sources.picked, keep: true };
+        return copy(host, &local, &[], plan, chain, &mut |_, _| {});
+    }
     let view = host.view(from).map_err(StepError::Host)?;
     let root = view.root().map_err(StepError::Tree)?;
     let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
@@ -280,6 +314,9 @@ fn add<H: BuildHost>(
     let under = source.under.to_string_lossy();
     let below = format!("{}/{under}/", plan.destination.trim_end_matches('/'));
     let destination = if under.is_empty() { &plan.destination } else { &below };
+    if !source.above.is_empty() {
+        target.above(&plan.destination, &source.above)?;
+    }
     if unpack && !source.is_directory() {
         let file = File::from(source.open(from)?);
         if let Some(archive) = host.unpack(file).map_err(StepError::Host)? {

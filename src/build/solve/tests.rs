@@ -260,6 +260,22 @@ impl BuildHost for Fake {
         Ok(())
     }
 
+    fn rebase(&self, layer: &CommittedLayer, chain: &[Digest]) -> Result<CommittedLayer, NoImage> {
+        let Some(parent) = chain.last() else { return Ok(layer.clone()) };
+        let chain_id = Digest::of(format!("{parent} {}", layer.diff_id).as_bytes());
+        let target = self.path(std::slice::from_ref(&chain_id));
+        if !target.exists() {
+            copy_tree(&self.path(chain), &target);
+            for file in self.files(std::slice::from_ref(&layer.chain_id)) {
+                let (name, text) = file.split_once('=').unwrap();
+                let path = target.join(name.trim_start_matches('/'));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                File::create(path).unwrap().write_all(text.as_bytes()).unwrap();
+            }
+        }
+        Ok(CommittedLayer { chain_id, ..layer.clone() })
+    }
+
     fn halt(&self) {
         self.halted.store(true, Ordering::Relaxed);
     }
@@ -635,4 +651,27 @@ fn what_is_fetched_is_asked_for_each_time_and_fetched_when_it_has_changed() {
     // The same bytes from elsewhere are the same step.
     case.write("Dockerfile", b"FROM base\nADD http://other/file /to/\n");
     assert_eq!(case.build(false).1, ["look http://other/file"]);
+}
+
+#[test]
+fn a_linked_copy_stands_on_nothing_and_a_copy_from_a_stage_on_its_files() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = |version: &str| {
+        format!(
+            "FROM base AS make\nRUN write made {version}\nRUN write kept same\nFROM base\nRUN write version {version}\n\
+             COPY --link file /linked\nCOPY --from=make /kept /etc/kept\nRUN write last {version}\n"
+        )
+    };
+    let case = Case::new(&[("Dockerfile", &text("1")), ("file", "f")]);
+    case.build(false).0.unwrap();
+    case.write("Dockerfile", text("2").as_bytes());
+    let (built, ran) = case.build(false);
+    assert_eq!(ran.len(), 4, "{ran:?}");
+    assert_eq!(case.host.files(&built.unwrap().chain), ["/etc/kept=same", "/last=2", "/linked=f", "/version=2"]);
+    let reasons = case.reasons.lock().unwrap().join("\n");
+    assert!(reasons.contains("nothing it is made of has changed"), "{reasons}");
+    case.write("Dockerfile", text("1").as_bytes());
+    assert_eq!(case.build(false).1, Vec::<String>::new(), "what was made before is still known");
 }

@@ -3,12 +3,12 @@
 use super::explain::compare;
 use super::kinds::{View, kind};
 use super::schedule::{Job, Schedule};
-use super::step::{Sources, context_sources, look};
+use super::step::{Sources, context_sources, layer_sources, look};
 use super::{BuildError, BuildEvent, BuildRequest, Done, Events, Reason, StepError, StepLabel};
 use crate::base::{Digest, Timestamp};
 use crate::build::cache::{BuildCache, CacheRecord, Parts};
 use crate::build::context::Context;
-use crate::build::graph::{Graph, Node, Operation, PlannedStage, Start};
+use crate::build::graph::{CopyFrom, CopyPlan, Graph, Node, Operation, PlannedStage, Start};
 use crate::step::{BuildHost, CommittedLayer};
 use crate::store::RangeLock;
 use std::collections::BTreeMap;
@@ -225,9 +225,22 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             true => BuildEvent::Cached { id: begun.id },
             false => BuildEvent::StepDone { id: begun.id, elapsed: begun.at.elapsed() },
         });
+        let record = match record.layer {
+            Some(layer) if node.operation.is_detached() => {
+                let rebased = self.host.rebase(&layer, &done.chain).map_err(BuildError::Host);
+                let layer = Some(rebased.inspect_err(|_| self.failed(begun.id))?);
+                CacheRecord { layer, ..record }
+            }
+            layer => CacheRecord { layer, ..record },
+        };
         let key = known.key;
         let created = self.request.epoch.map_or(record.created, |epoch| Timestamp(epoch.saturating_mul(1_000_000_000)));
-        done.add(stage, key.clone(), record, created);
+        // What stands on it stands on what is below it, too.
+        let whole = match (&done.key, node.operation.is_detached()) {
+            (Some(below), true) => Digest::of(format!("{below} {key}").as_bytes()),
+            _ => key.clone(),
+        };
+        done.add(stage, whole, record, created);
         if number + 1 == stage.nodes.len() {
             done.end(stage);
         }
@@ -281,6 +294,11 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         self.done.get(stage).and_then(OnceLock::get)
     }
 
+    /// Chain ids of a finished stage.
+    fn chain(&self, stage: usize) -> Vec<Digest> {
+        self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default()
+    }
+
     /// Digest of the operation, what is below it, and what it reads.
     fn key(
         &self,
@@ -292,15 +310,23 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         let node = &stage.nodes[number];
         let operation = &node.operation;
         let mut inputs = kind::<H>(operation).inputs();
-        let mut sources = context_sources(self.context, &inputs)?;
+        let mut sources = match copied_stack(operation, &|stage| self.chain(stage)) {
+            Some((plan, from)) => layer_sources(self.host, self.cache, &from, plan)?,
+            None => context_sources(self.context, &inputs)?,
+        };
         let mut moved = |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of });
         sources.remotes = look(self.host, std::mem::take(&mut inputs.remotes), &mut moved)?;
         let remotes: Vec<&str> = sources.remotes.iter().map(|(_, found)| found.state.as_str()).collect();
-        let own = sources.picked.first().map(|_| sources.content.digest.clone());
-        // What a stage is, not what it was made of: made anew, it may be another.
-        let stages = operation.stages().map(|stage| self.stage(stage)?.chain.last().cloned());
+        let own = sources.known.then(|| sources.content.digest.clone());
+        // What a stage is, not what it was made of: made anew, it may be another. Of a copy it is the files.
+        let copies = matches!(operation, Operation::Copy(_));
+        let stages = operation.stages().filter(|_| !copies).map(|stage| self.stage(stage)?.chain.last().cloned());
         let content: Vec<Option<Digest>> = std::iter::once(own).chain(stages).collect();
-        let mut text = serde_json::json!({ "operation": operation, "parent": done.key, "content": content });
+        let parent = done.key.as_ref().filter(|_| !operation.is_detached());
+        let mut text = serde_json::json!({ "operation": operation, "parent": parent, "content": content });
+        if let Operation::Copy(CopyPlan { from: CopyFrom::Stage(_) | CopyFrom::Image(_), .. }) = operation {
+            text["operation"]["copy"]["from"] = "layers".into();
+        }
         if let Some(epoch) = self.request.epoch {
             text["epoch"] = epoch.into();
         }
@@ -314,7 +340,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             stage: stage.label.clone(),
             number: number as u32 + 2,
             title: node.title.clone(),
-            parent: done.key.clone(),
+            parent: parent.cloned(),
             below: number.checked_sub(1).map_or(&stage.title, |below| &stage.nodes[below].title).clone(),
             content: reads.then(|| Digest::of(format!("{}{}", text["content"], text["remotes"]).as_bytes())),
             reads: operation
@@ -333,7 +359,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         let (node, key) = (step.node, &step.known.key);
         let made = self.state().made.get(key).cloned();
         // On another parent it is another layer: a stage without the cache may have made what is below anew.
-        if let Some(record) = made.filter(|record| record.parent.as_ref() == step.done.chain.last()) {
+        if let Some(record) = made.filter(|record| record.parent.as_ref() == step.parent()) {
             self.explain(step, || Reason::Shared);
             return Ok((record, true));
         }
@@ -358,7 +384,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             }
             source => BuildError::Step { title: node.title.clone(), lines: node.lines, source },
         })?;
-        let parent = step.done.chain.last().cloned();
+        let parent = step.parent().cloned();
         let record = CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
         self.cache.keep_parts(key, &parts);
         self.cache.put(key, &record)?;
@@ -378,7 +404,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             return Reason::NotAsked;
         }
         match self.cache.any(&step.known.key) {
-            Some(record) if record.parent.as_ref() != step.done.chain.last() => Reason::ParentAnew,
+            Some(record) if record.parent.as_ref() != step.parent() => Reason::ParentAnew,
             Some(_) => Reason::LayerGone,
             None => compare(parts, self.cache.nearest(&step.known.key, parts).as_ref()),
         }
@@ -394,7 +420,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         if !self.uses_cache(step.stage) {
             return Ok(None);
         }
-        let Some(record) = self.cache.get(key, step.done.chain.last()) else { return Ok(None) };
+        let Some(record) = self.cache.get(key, step.parent()) else { return Ok(None) };
         if let Some(layer) = &record.layer
             && !self.host.has_layer(&layer.chain_id)?
         {
@@ -429,8 +455,8 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             host: self.host,
             context: self.context,
             sources: &step.known.sources,
-            chain: &step.done.chain,
-            stages: &|stage| self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default(),
+            chain: step.chain(),
+            stages: &|stage| self.chain(stage),
             moved: &mut |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of }),
             output: &mut |bytes| self.tell(BuildEvent::Output { id, bytes }),
         };
@@ -446,6 +472,30 @@ struct Step<'s, V> {
     /// The stage as far as it stands below.
     done: &'s Done,
     id: u32,
+}
+
+impl<V> Step<'_, V> {
+    /// Chain ids of what it is performed on.
+    fn chain(&self) -> &[Digest] {
+        if self.node.operation.is_detached() { &[] } else { &self.done.chain }
+    }
+
+    fn parent(&self) -> Option<&Digest> {
+        self.chain().last()
+    }
+}
+
+/// The layers that a `COPY --from` reads: of a stage, or of an image.
+fn copied_stack<'o>(
+    operation: &'o Operation,
+    stage: &dyn Fn(usize) -> Vec<Digest>,
+) -> Option<(&'o CopyPlan, Vec<Digest>)> {
+    let Operation::Copy(plan) = operation else { return None };
+    match &plan.from {
+        CopyFrom::Stage(number) => Some((plan, stage(*number))),
+        CopyFrom::Image(chain) => Some((plan, chain.clone())),
+        CopyFrom::Context | CopyFrom::Named(_) => None,
+    }
 }
 
 /// The right to perform a step.
