@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Everything, in parts of under 60 minutes each, with nothing allowed to be skipped where the part names what it needs.
 #   tests/full.sh              all parts, then the table for TESTING.md
-#   tests/full.sh PART ...     suite | cve | servers | faults | cuts | races | cycles | oracle | fuzz | bench | guest-6.1 | guest-6.12
+#   tests/full.sh PART ...     suite | cve | servers | scenarios | faults | cuts | races | cycles | oracle | fuzz | bench | guest-6.1 | guest-6.12
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 limit=3500
-[ $# -gt 0 ] || set -- suite cve servers faults cuts races cycles oracle fuzz bench guest-6.1 guest-6.12
+[ $# -gt 0 ] || set -- suite cve servers scenarios faults cuts races cycles oracle fuzz bench guest-6.1 guest-6.12
 commit=$(git describe --always --dirty 2>/dev/null || echo unknown)
 results=() failed=0
 for part in "$@"; do
@@ -14,6 +14,7 @@ for part in "$@"; do
   suite) command=(bash .ci/run) ;;
   cve) command=(bash tests/cve.sh) ;;
   servers) command=(env BULKHEAD_TEST_STRICT=1 bash tests/run.sh --test it servers::) ;;
+  scenarios) command=(env BULKHEAD_TEST_STRICT=1 BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it scenarios::) ;;
   faults) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it faults:: disk:: -- --test-threads 1 --skip cycles) ;;
   cuts | races) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it "$part::" -- --test-threads 1 --nocapture) ;;
   cycles) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it cycles -- --test-threads 1) ;;

@@ -13,7 +13,7 @@ need_rust
 # tests beside the code.
 case " $* " in *" --test "*) ;; *" --lib "*) BULKHEAD_TEST_IMAGES="" ;; esac
 if [ "$(id -u)" = 0 ] && have mmdebstrap; then
-  for name in ${BULKHEAD_TEST_IMAGES-busybox python node nginx redis postgres mariadb}; do
+  for name in ${BULKHEAD_TEST_IMAGES-busybox python node ubuntu nginx redis postgres mariadb}; do
     examples/images/make.sh "$name" >/dev/null || say "no image $name: the tests that need it will be skipped"
   done
 fi

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes a base image from this machine's distribution packages, for places that reach no registry.
 #
-#   make.sh NAME            makes it once, then prints the path of its tar      (python node nginx redis postgres mariadb debian busybox)
+#   make.sh NAME            makes it once, then prints the path of its tar      (python node ubuntu nginx redis postgres mariadb debian busybox)
 #   make.sh --changes NAME  prints what `import` has to set, one instruction a line
 #   make.sh --import NAME   makes it and imports it with $BULKHEAD (default: bulkhead)
 #   make.sh --list          prints each name and the reference it stands for
@@ -15,7 +15,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 say() { printf '%s\n' "images: $*" >&2; }
 
 reference() { case $1 in
-  python) echo python:3.8-slim-buster ;; node) echo node:16 ;; debian) echo debian:stable ;;
+  python) echo python:3.8-slim-buster ;; node) echo node:16 ;; debian) echo debian:stable ;; ubuntu) echo ubuntu:18.04 ;;
   busybox | nginx | redis | postgres | mariadb) echo "$1:latest" ;;
   *) say "no such image: $1 (see make.sh --list)"; return 2 ;; esac; }
 
@@ -23,6 +23,7 @@ packages() { case $1 in
   python) echo python3,python3-pip,ca-certificates ;;
   node) echo nodejs,npm,ca-certificates ;;
   debian) echo ca-certificates ;;
+  ubuntu) echo python3,python3-pip,make,wget,ca-certificates ;;
   nginx) echo nginx-light,ca-certificates ;;
   redis) echo redis-server ;;
   postgres) echo postgresql,locales ;;
@@ -31,7 +32,7 @@ packages() { case $1 in
 # What the official image of that name declares.
 changes() { case $1 in
   busybox) echo 'CMD ["sh"]' ;;
-  debian) echo 'CMD ["bash"]' ;;
+  debian | ubuntu) echo 'CMD ["bash"]' ;;
   python) printf '%s\n' 'ENV PATH=/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin' 'ENV LANG=C.UTF-8' 'CMD ["python3"]' ;;
   node) printf '%s\n' 'CMD ["node"]' ;;
   nginx) printf '%s\n' 'EXPOSE 80' 'STOPSIGNAL SIGQUIT' 'CMD ["nginx", "-g", "daemon off;"]' ;;
@@ -68,6 +69,11 @@ finish() {
 # What one image alone needs besides: a function of its own, so that a change makes no other image anew.
 # The package fills the data directory at installation; the official image leaves that to the entry point, in the volume.
 finish_mariadb() { find "$1/var/lib/mysql" -mindepth 1 -delete; }
+# Stands for a base that tutorials call `make`, `python` and `pip` in.
+finish_ubuntu() {
+  rm -f "$1"/usr/lib/python3*/EXTERNALLY-MANAGED
+  ln -sf python3 "$1/usr/bin/python"
+}
 
 # The Debian sources of this machine, as one-line entries. Third-party sources are left out.
 sources() {
@@ -128,7 +134,7 @@ make() {
 }
 
 case ${1:-} in
-  --list) for n in busybox debian python node nginx redis postgres mariadb; do printf '%-10s %s\n' "$n" "$(reference "$n")"; done ;;
+  --list) for n in busybox debian ubuntu python node nginx redis postgres mariadb; do printf '%-10s %s\n' "$n" "$(reference "$n")"; done ;;
   --changes) reference "$2" >/dev/null && changes "$2" ;;
   --finish) finish "$2" "$3"; if declare -F "finish_$2" >/dev/null; then "finish_$2" "$3"; fi ;;
   --sources) sources ;;

@@ -32,6 +32,7 @@ mod races;
 mod readme;
 mod run;
 mod sandbox;
+mod scenarios;
 mod servers;
 mod shim;
 #[allow(unused, reason = "the modules that use all of it need root or more of the program")]
