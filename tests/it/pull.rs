@@ -414,7 +414,38 @@ fn redirects_end_and_lead_only_to_addresses() {
             false => Deed::Serve,
         });
         refused(&world, &registry, &[words]);
+        // The config, the layer, and eight redirects.
+        let asked = registry.blobs().len();
+        assert!(asked <= 10, "{location:?}: asked {asked} times");
     }
+}
+
+#[test]
+fn layers_that_came_whole_go_with_the_one_that_did_not() {
+    requires!(root);
+    let world = World::new();
+    let layers = [layer(&[("first", &noise(2000))]), layer(&[("second", &noise(200_000))])];
+    let mut content = Content::default();
+    content.image("app:1", &layers, Packed::Gzip);
+    let (name, mut bytes) = blob(&content);
+    *bytes.last_mut().unwrap() ^= 1;
+    let arrived = Arc::new(AtomicBool::new(false));
+    let (first, seen) = (world.root.join("snapshots"), Arc::clone(&arrived));
+    let registry = Registry::misbehave(&world, content, move |asked, _| match is_blob(asked, &name) {
+        true => {
+            // The spoiled one comes once the other is in its place.
+            wait_for("the first layer", 20, || {
+                let entries = std::fs::read_dir(&first).ok()?.flatten();
+                let layers = entries.filter(|entry| !entry.file_name().to_string_lossy().starts_with('.'));
+                (layers.count() == 1).then_some(())
+            });
+            seen.store(true, Ordering::Relaxed);
+            Deed::Answer(200, Vec::new(), bytes.clone())
+        }
+        false => Deed::Serve,
+    });
+    refused(&world, &registry, &["digest is"]);
+    assert!(arrived.load(Ordering::Relaxed));
 }
 
 #[test]

@@ -75,6 +75,17 @@ fn what_is_pushed_is_read_by_others_and_pulled_again() {
         let to = format!("dir:{}", world.path(tag).display());
         let from = format!("docker://{}", name(tag));
         world.host("skopeo", &["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &from, &to]).ok();
+        // The blobs are what their names say: layers by their first bytes.
+        let starts = |start: &[u8]| {
+            let files = std::fs::read_dir(world.path(tag)).unwrap().map(|entry| entry.unwrap().path());
+            files.filter(|file| std::fs::read(file).unwrap().starts_with(start)).count()
+        };
+        let expected = match tag {
+            "gzip" => (2, 0),
+            "zstd" => (0, 2),
+            _ => (0, 0),
+        };
+        assert_eq!((starts(b"\x1f\x8b"), starts(b"\x28\xb5\x2f\xfd")), expected, "{tag}");
         let again = world.bulkhead(&["push", "--compression-format", tag, &name(tag)]);
         assert_eq!(again.stderr.matches("Layer already exists").count(), 2, "{again:?}");
         again.ok();
@@ -90,7 +101,17 @@ fn what_is_pushed_is_read_by_others_and_pulled_again() {
         assert_eq!(world.ok(&["image", "inspect", "--format", "{{.Id}}", &name(tag)]), id);
         // What came compressed goes back as it came: the same manifest, and nothing is sent.
         if tag != "none" {
+            let from = format!("docker://{}", name(tag));
+            let raw = || world.host("skopeo", &["inspect", "--raw", "--tls-verify=false", &from]).ok();
+            let mut manifest: serde_json::Value = serde_json::from_str(&raw()).unwrap();
+            manifest["annotations"] = serde_json::json!({"kept": "yes"});
+            let data = format!("@{}", world.write("annotated", manifest.to_string()).display());
+            let url = format!("http://{}/v2/team/app/manifests/{tag}", registry.address);
+            let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+            world.host("curl", &["-sf", "-X", "PUT", "-H", kind, "--data-binary", &data, &url]).ok();
+            world.ok(&["pull", "-q", &name(tag)]);
             let back = world.bulkhead(&["push", &name(tag)]);
+            assert_eq!(raw(), manifest.to_string());
             assert_eq!(back.stderr.matches("Layer already exists").count(), 2, "{back:?}");
             back.ok();
             assert!(kinds(&world, &name(tag))[0].ends_with(tag));
