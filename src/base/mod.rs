@@ -3,6 +3,7 @@
 //! Owns the small value types that every floor shares. Knows no noun of ours (no container, no image) and makes no
 //! system call apart from reading the clock and the kernel's random bytes.
 
+mod causes;
 mod digest;
 mod duration;
 mod id;
@@ -10,6 +11,7 @@ mod signal;
 mod size;
 mod time;
 
+pub use causes::with_causes;
 pub use digest::{Digest, DigestError, Sha256};
 pub use duration::{DurationError, format_go_duration, human_duration, parse_go_duration};
 pub use id::{ContainerId, IdError};

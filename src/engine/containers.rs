@@ -4,7 +4,7 @@ use super::record::{Container, ContainerRecord};
 use super::remove::GONE;
 use super::{Engine, EngineError};
 use crate::base::ContainerId;
-use crate::shim::{self, Client, State, Status};
+use crate::shim::{self, State, Status};
 use crate::store::{FileLock, Names, StoreError};
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -136,29 +136,14 @@ impl Engine {
     }
 
     /// Returns the state that is written. A boot takes that of one that runs away, or cuts it short: what a start left beside the
-    /// record tells that there was one.
+    /// record tells that there was one. A shim that has written none yet is about to start the container.
     fn state(&self, record: &ContainerRecord) -> Result<State, EngineError> {
         let lost = || State { status: Status::Running, started_at: record.created, ..State::created() };
         match record.state_files(&self.paths).read()? {
             Some(state) => Ok(state),
-            None if self.was_started(&record.id) => Ok(lost()),
+            None if self.was_started(&record.id) && !self.has_shim(&record.id) => Ok(lost()),
             None => Ok(State::created()),
         }
-    }
-
-    /// As [`Engine::observe_locked`], by whoever starts it: a shim that does not say that it runs was left by a start that was
-    /// killed, and is on its way out.
-    pub(super) fn observe_settled(&self, id: &ContainerId) -> Result<Container, EngineError> {
-        let seen = self.observe_locked(id)?;
-        if !seen.state.status.is_live() || seen.record.state_files(&self.paths).read()?.is_some() {
-            return Ok(seen);
-        }
-        let told = Client::connect(&self.paths.container_run(id)).and_then(|mut client| client.state());
-        if told.is_ok_and(|state| state.status.is_live()) {
-            return Ok(seen);
-        }
-        self.settled(id)?;
-        self.observe_locked(id)
     }
 
     /// Tells whether a start of the container has ever succeeded, or been cut off.

@@ -1,5 +1,6 @@
 //! The user's credentials: Docker's `config.json` and the programs it names (*docker-credential-helpers*).
 
+use crate::base::with_causes;
 use crate::config::{DockerConfig, StoredLogin, credential_key};
 use crate::image::registry::{Credential, Credentials};
 use crate::store::{Durability, write_bytes};
@@ -100,7 +101,7 @@ impl Logins {
             made.map_err(|error| self.file_error("make the directory of", error))?;
         }
         write_bytes(&path, config.text().as_bytes(), Durability::Synced)
-            .map_err(|error| self.file_error("write", chain(&error)))?;
+            .map_err(|error| self.file_error("write", with_causes(&error)))?;
         Ok(path)
     }
 
@@ -209,9 +210,4 @@ fn ask(helper: &str, action: &'static str, input: &[u8]) -> Result<Vec<u8>, Cred
     let said = if output.stdout.trim_ascii().is_empty() { &output.stderr } else { &output.stdout };
     let said: String = String::from_utf8_lossy(said).trim().chars().take(400).collect();
     Err(failed(if said.is_empty() { format!("it failed ({})", output.status) } else { said }))
-}
-
-/// Writes an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -104,7 +104,7 @@ pub fn join(paths: &Paths, id: &ContainerId, base: u32) -> Result<(), StoreError
         match std::fs::File::create(&note) {
             // The last one of it left just now.
             Err(source) if source.kind() == ErrorKind::NotFound => {}
-            other => return Ok(other.map(drop).map_err(StoreError::io("create", &note))?),
+            other => return other.map(drop).map_err(StoreError::io("create", &note)),
         }
     }
 }

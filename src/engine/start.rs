@@ -67,7 +67,7 @@ impl Engine {
         let _lock = self.lock_container(id)?;
         // For the next command, should this one be killed.
         let _lease = Lease::take(&self.paths, id.as_str())?;
-        let Container { record, state } = self.observe_settled(id)?;
+        let Container { record, state } = self.observe_locked(id)?;
         if matches!(state.status, Status::Running | Status::Paused | Status::Restarting) {
             let status = if state.status == Status::Paused { "paused, unpause it" } else { "running" };
             return Err(EngineError::Status { action: "start", name: record.name, status });

@@ -6,7 +6,7 @@ use super::ingest::Ingest;
 use super::store::MAX_DOCUMENT;
 use super::tar::{Kind, Reader};
 use super::unpack::{Compression, Region, Source, copy_tar};
-use crate::base::Digest;
+use crate::base::{Digest, with_causes};
 use serde::de::DeserializeOwned;
 use std::collections::HashMap;
 use std::fs::File;
@@ -120,7 +120,7 @@ fn table(file: &File, start: u64, length: u64) -> Result<HashMap<Vec<u8>, Member
     let mut base = start;
     let reader_at = |at: u64| Reader::new(Region { file, offset: at, left: end.saturating_sub(at) }, ());
     let mut reader = reader_at(base);
-    while let Some(entry) = reader.next().map_err(|error| ImageError::Archive(describe(&error)))? {
+    while let Some(entry) = reader.next().map_err(|error| ImageError::Archive(with_causes(&error)))? {
         if members.len() >= MAX_MEMBERS {
             return Err(ImageError::Archive(format!("more than {MAX_MEMBERS} members")));
         }
@@ -157,10 +157,6 @@ fn table(file: &File, start: u64, length: u64) -> Result<HashMap<Vec<u8>, Member
         }
     }
     Ok(members)
-}
-
-fn describe(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 /// Resolves `.` and `..` in a member's name; `None` when it leaves the archive.

@@ -7,6 +7,7 @@ use super::init::{Start, Stdio, start};
 use super::keeper::{Keeper, MADE};
 use super::plan::{Kind, LaunchPlan, Step, UserPlan};
 use super::tree::{Tree, attach_at, cgroup_mounts, proc_mount};
+use crate::base::with_causes;
 use crate::security::landlock::{Prepared, RuleInput, RuleMount, prepare, rule_set};
 use crate::sys::credentials::{set_groups, set_ids};
 use crate::sys::fault::{self, Point};
@@ -233,7 +234,7 @@ impl Mounter<'_> {
             let path = if path.is_empty() { "." } else { path };
             open_in_root(tree.root.as_fd(), path, OFlags::PATH).map_err(std::io::Error::from)
         };
-        let refused = |error: crate::security::landlock::LandlockError| LaunchError::refused(chain(&error));
+        let refused = |error: crate::security::landlock::LandlockError| LaunchError::refused(with_causes(&error));
         let Some(mut prepared) = prepare(&rules, open).map_err(refused)? else { return Ok(None) };
         for stream in self.stdio.iter().flatten().filter(|stream| reopens(**stream)) {
             prepared = prepared.allow_stream(*stream).map_err(refused)?;
@@ -254,7 +255,7 @@ impl Mounter<'_> {
         let null =
             rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at(|| "open /dev/null")?;
         if let Some(domain) = domain {
-            domain.enter().map_err(|error| LaunchError::refused(chain(&error)))?;
+            domain.enter().map_err(|error| LaunchError::refused(with_causes(&error)))?;
         }
         fault::fail(Point::KeeperDomain).at(|| "enter the Landlock domain")?;
         if let Some((_, pids)) = self.joins.iter().find(|(kind, _)| *kind == Kind::Pid) {
@@ -352,17 +353,6 @@ fn reopens(stream: BorrowedFd<'_>) -> bool {
 
 fn tell(report: BorrowedFd<'_>, error: &LaunchError) {
     let _ = send_frame(report, &[[ERROR].as_slice(), &error.encode()].concat(), &[]);
-}
-
-/// Spells an error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }
 
 /// Opens a namespace file given by path.

@@ -103,7 +103,15 @@ fn launch<J: Jail>(
     supervisor.listen().map_err(|error| failure(&error))?;
     let failed = |source| failure(&super::error::ShimError::Io { what: "listen".to_owned(), source });
     fault::fail(Point::ShimListens).map_err(failed)?;
-    supervisor.finish(pending).map(Some)
+    let pid = supervisor.finish(pending)?;
+    match supervisor.state.error.as_str() {
+        "" => Ok(Some(pid)),
+        // Whoever looks would take it for one that is being started.
+        unwritten => {
+            let message = format!("write the state of the container: {unwritten}");
+            Err(Failure { message, errno: 0, kind: super::protocol::FailureKind::Runtime })
+        }
+    }
 }
 
 /// Takes over the sockets that the engine opened.

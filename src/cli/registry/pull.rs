@@ -1,6 +1,7 @@
 //! `pull`, and how `run`, `create` and `build` pull by themselves.
 
 use super::layers::{Layers, Words};
+use crate::base::with_causes;
 use crate::cli::container::code_byte;
 use crate::cli::context::{Context, out, talk};
 use crate::cli::error::{Failure, Outcome, clean, exit};
@@ -153,18 +154,13 @@ impl Shown {
     pub(super) fn say(&self, notice: &Notice<'_>) {
         let text = match notice {
             Notice::Again { error, after } => {
-                format!("{}; again in {:.1} s", whole(error), after.as_secs_f32())
+                format!("{}; again in {:.1} s", with_causes(error), after.as_secs_f32())
             }
-            Notice::Next { error, endpoint } => format!("{}; asking {endpoint}", whole(error)),
+            Notice::Next { error, endpoint } => format!("{}; asking {endpoint}", with_causes(error)),
         };
         match &self.layers {
             Some(_) => self.with(|layers| layers.say(&clean(&text))),
             None => talk(format!("{}\n", clean(&text))),
         }
     }
-}
-
-/// Writes an error with its causes.
-fn whole(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {}", whole(cause)))
 }

@@ -20,7 +20,7 @@ use super::probe::Prober;
 use super::protocol::{Failure, FailureKind};
 use super::stop::Stop;
 use super::streams::Streams;
-use crate::base::Timestamp;
+use crate::base::{Timestamp, with_causes};
 use crate::sys::fault::{self, Point};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -153,7 +153,7 @@ impl<J: Jail> Supervisor<J> {
         if self.state.error.is_empty()
             && let Err(error) = self.plan.state.begun()
         {
-            self.state.error = format!("{error}");
+            self.state.error = with_causes(&error);
         }
         Ok(self.state.pid)
     }
@@ -272,7 +272,7 @@ impl<J: Jail> Supervisor<J> {
     /// Writes the state. A failure leaves the old one; callers of the socket see the truth all the same.
     pub(super) fn write_state(&mut self) {
         if let Err(error) = self.plan.state.write(&self.state) {
-            self.state.error = format!("{error}");
+            self.state.error = with_causes(&error);
         }
     }
 }

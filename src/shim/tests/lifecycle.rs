@@ -209,6 +209,7 @@ fn a_killed_shim_is_judged_dead() {
     // The next shim finds a socket file and a lock file of a dead one.
     let mut again = script("exit 4");
     again.plan.run_dir.clone_from(&fixture.plan.run_dir);
+    again.plan.state.clone_from(&fixture.plan.state);
     assert_eq!(again.start().wait().unwrap(), 4);
 }
 
