@@ -104,9 +104,9 @@ fn the_ids_of_one_that_has_gone_stay_with_those_who_joined_it() {
     let joined = format!("{slot}.joined");
     assert_eq!(taken(), [slot, joined.clone()]);
     world.ok(&["rm", "-f", "first"]);
-    assert_eq!(taken(), [joined.clone()]);
+    assert_eq!(taken(), std::slice::from_ref(&joined));
     world.ok(&["stop", "-t", "0", "second"]);
-    assert_eq!(taken(), [joined.clone()], "the third lives in it");
+    assert_eq!(taken(), [joined], "the third lives in it");
     // Who dies by a signal, its shim too, leaves its note for the next look.
     world.kill_shim("third");
     wait_for("the look that tidies up", 10, || world.ok(&["ps", "-q"]).is_empty().then_some(()));
