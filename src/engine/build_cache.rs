@@ -8,9 +8,10 @@ use super::build::Builder;
 use crate::base::{Bytes, Digest, Timestamp};
 use crate::image::remove_tree;
 use crate::step::{CacheTree, CacheWish, Sharing, Tree};
-use crate::store::{FileLock, Paths, StoreError};
+use crate::store::{Durability, FileLock, Paths, StoreError, read_json, write_json};
 use crate::sys::fault::{self, Point};
 use rustix::fs::{Gid, Mode, OFlags, Uid, fchmod, fchown};
+use serde::{Deserialize, Serialize};
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -119,7 +120,7 @@ fn use_cache(wish: &CacheWish, place: PathBuf, lock: FileLock) -> Result<StepCac
     let path = if new { place.join("new") } else { data };
     if !found {
         remove_tree(&place.join("new")).map_err(StoreError::io("remove", &place))?;
-        crate::store::write_bytes(&place.join("id"), wish.id.as_bytes(), crate::store::Durability::Atomic)?;
+        crate::store::write_bytes(&place.join("id"), wish.id.as_bytes(), Durability::Atomic)?;
         // Under another name until its owner is right.
         let draft = place.join("new");
         DirBuilder::new().mode(0o700).create(&draft).map_err(StoreError::io("create directory", &draft))?;
@@ -147,7 +148,7 @@ fn use_cache(wish: &CacheWish, place: PathBuf, lock: FileLock) -> Result<StepCac
 }
 
 impl super::Engine {
-    /// Returns the caches of build steps; their sizes are counted now.
+    /// Returns the caches of build steps; the sizes of those that were used since they were counted are counted now.
     ///
     /// # Errors
     /// When they cannot be listed.
@@ -157,7 +158,7 @@ impl super::Engine {
             let Ok(times) = place.metadata() else { continue };
             let last_used = Timestamp(times.mtime().saturating_mul(1_000_000_000).saturating_add(times.mtime_nsec()));
             let id = std::fs::read_to_string(place.join("id")).unwrap_or_default();
-            found.push(CacheMount { id, size: Bytes(size(&place)), place, last_used });
+            found.push(CacheMount { id, size: Bytes(counted(&place, last_used)), place, last_used });
         }
         Ok(found)
     }
@@ -193,6 +194,33 @@ fn places(paths: &Paths) -> Result<Vec<PathBuf>, EngineError> {
     }
     found.sort();
     Ok(found)
+}
+
+/// Returns the bytes of a cache: what was counted since its last use, else counted now. One in use is counted each time.
+fn counted(place: &Path, last_used: Timestamp) -> u64 {
+    let path = place.join("size");
+    if let Ok(Counted { schema: 1, bytes, used }) = read_json(&path)
+        && used == last_used
+    {
+        return bytes;
+    }
+    let bytes = size(&place.join("data"));
+    // Whoever has it may still write to it.
+    if let Ok(Some(_lock)) = FileLock::try_acquire_dir(place) {
+        let _ = write_json(&path, &Counted { schema: 1, bytes, used: last_used }, Durability::Atomic);
+        // The time of the place is that of its last use, and a file was written there.
+        let nanos = |time: Timestamp| std::time::UNIX_EPOCH + Duration::from_nanos(time.0.max(0) as u64);
+        let _ = File::open(place).and_then(|place| place.set_modified(nanos(last_used)));
+    }
+    bytes
+}
+
+/// `size`: the bytes of a cache when it had been used at a time.
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    schema: u32,
+    bytes: u64,
+    used: Timestamp,
 }
 
 /// Counts the bytes of ordinary files below a directory; links are not followed.

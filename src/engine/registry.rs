@@ -51,6 +51,15 @@ impl Engine {
         Images::open(&self.paths)?.pull(&client, reference, platform, attention.tell).map_err(of_images)
     }
 
+    /// Lists the tags that a registry has of a name's repository.
+    ///
+    /// # Errors
+    /// When there is no such repository, or the registry cannot be asked.
+    pub fn tags(&self, name: &Reference, attention: Attention<'_>) -> Result<Vec<String>, EngineError> {
+        let logins = Logins::of_user();
+        self.registry_client(&logins, attention)?.tags(name).map_err(of_images)
+    }
+
     /// Pushes an image to the registry of its name, its layers compressed where the registry does not have them.
     ///
     /// # Errors

@@ -33,6 +33,9 @@ pub(super) struct ImageRecord {
     pub(super) size: u64,
     /// When it was taken in.
     pub(super) added: Timestamp,
+    /// What registries call it: complete names with the digest of an index or a manifest, one for each repository.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) digests: Vec<String>,
 }
 
 /// A layer of an image.

@@ -34,6 +34,8 @@ pub struct Image {
     pub added: Timestamp,
     /// Chain ids, bottom first.
     chain: Vec<Digest>,
+    /// What registries call it: names with digests.
+    pub digests: Vec<Reference>,
 }
 
 impl Image {
@@ -105,6 +107,7 @@ impl Images {
             layers: record.layers.clone(),
             size: record.size,
             added: record.added,
+            digests: record.digests.iter().filter_map(|name| name.parse().ok()).collect(),
         })
     }
 
@@ -118,6 +121,27 @@ impl Images {
                 return Err(ImageError::NotFound(image.id.to_string()));
             }
             index.references.insert(reference.to_string(), image.id.clone());
+            Ok(())
+        })
+    }
+
+    /// Notes what a registry calls an image: the digest that a name stands for there. The one before of the same repository
+    /// is forgotten.
+    ///
+    /// # Errors
+    /// When the image is gone or the store cannot be written.
+    pub(super) fn note_digest(&self, id: &Digest, name: &Reference, digest: &Digest) -> Result<()> {
+        let name = Reference { tag: None, digest: Some(digest.clone()), ..name.clone() };
+        let of_repository = |known: &str| known.parse::<Reference>().is_ok_and(|known| known.name() == name.name());
+        let text = name.to_string();
+        let known = |index: &Index| index.images.get(id).is_some_and(|record| record.digests.contains(&text));
+        if known(&Index::read(&self.paths)?) {
+            return Ok(());
+        }
+        Index::update(&self.paths, |index| {
+            let record = index.images.get_mut(id).ok_or_else(|| ImageError::NotFound(id.to_string()))?;
+            record.digests.retain(|known| !of_repository(known));
+            record.digests.push(text.clone());
             Ok(())
         })
     }
@@ -229,6 +253,7 @@ impl Images {
             layers: layers.to_vec(),
             size: layers.iter().map(|layer| layer.size).sum(),
             added: Timestamp::now(),
+            digests: index.images.get(&id).map(|old| old.digests.clone()).unwrap_or_default(),
         };
         Index::update(&self.paths, |index| {
             if let Some(until) = &until {
@@ -281,7 +306,11 @@ pub(super) fn find(index: &Index, name: &str) -> Result<Digest> {
             let of_name = |id: &Digest| {
                 index.names(id).iter().any(|n| n.parse::<Reference>().is_ok_and(|r| r.name() == reference.name()))
             };
-            let found = index.images.iter().find(|(id, record)| record.manifest == *digest && of_name(id));
+            let whole = Reference { tag: None, ..reference.clone() }.to_string();
+            let found = index
+                .images
+                .iter()
+                .find(|(id, record)| record.digests.contains(&whole) || (record.manifest == *digest && of_name(id)));
             return found.map(|(id, _)| id.clone()).ok_or_else(|| ImageError::NotFound(name.to_owned()));
         }
     }

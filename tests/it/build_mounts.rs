@@ -280,3 +280,26 @@ fn a_step_has_the_network_it_asks_for() {
     let insecure = Context::new(&world, "insecure", &format!("FROM busybox\nRUN --security=insecure {UUID}\n"), &[]);
     insecure.build(&[]).fails(1, &["--security=insecure", ":2"]);
 }
+
+#[test]
+fn a_cache_is_counted_after_its_use_and_not_again() {
+    requires!(root);
+    let world = World::new();
+    world.busybox();
+    let build = |text: &str| {
+        let line = "RUN --mount=type=cache,target=/c head -c 1000000 /dev/urandom >> /c/file; true";
+        world.write("app/Dockerfile", format!("FROM busybox\n{line} {text}\n"));
+        world.ok(&["build", "-q", "app"]);
+        let held = world.ok(&["builder", "du", "--verbose"]);
+        let line = held.lines().find(|line| line.contains("id=/c")).unwrap_or_else(|| panic!("{held}")).to_owned();
+        line.split_whitespace().find(|word| word.ends_with("MB")).unwrap_or_else(|| panic!("{line}")).to_owned()
+    };
+    assert!(build("first").starts_with("1"), "as much as was written");
+    let mounts = world.root.join("build/mounts");
+    let key = std::fs::read_dir(&mounts).unwrap().next().unwrap().unwrap().path();
+    // What nobody's step has written is not looked for until the next use.
+    std::fs::write(key.join("0/data/more"), vec![1; 3_000_000]).unwrap();
+    let held = world.ok(&["builder", "du", "--verbose"]);
+    assert!(held.lines().any(|line| line.contains("id=/c") && line.contains(" 1")), "{held}");
+    assert!(build("second").starts_with("5"), "it was used: 2 and 3 MB");
+}

@@ -710,3 +710,57 @@ fn proxies_are_used_as_the_variables_say() {
     assert_eq!(proxy.asked().len(), asked.len());
     nothing_left(&world);
 }
+
+#[test]
+fn all_tags_are_read_page_by_page() {
+    requires!(root);
+    let world = World::new();
+    let mut content = Content::default();
+    let tar = layer(&[("a", b"a")]);
+    for tag in ["one", "two", "three"] {
+        content.image(&format!("app:{tag}"), std::slice::from_ref(&tar), Packed::Gzip);
+    }
+    let registry = Registry::misbehave(&world, content, |asked, _| match asked.path.as_str() {
+        "/v2/app/tags/list" => {
+            let link = "</v2/app/tags/list?last=two>; rel=\"next\"".to_owned();
+            Deed::Answer(200, vec![("Link", link)], br#"{"name":"app","tags":["one","two"]}"#.to_vec())
+        }
+        "/v2/app/tags/list?last=two" => {
+            let link = "</v2/app/tags/list?last=three>; rel=\"next\"".to_owned();
+            Deed::Answer(200, vec![("Link", link)], br#"{"tags":["three"]}"#.to_vec())
+        }
+        // A page that brings nothing more is the last.
+        "/v2/app/tags/list?last=three" => {
+            let link = "</v2/app/tags/list>; rel=\"next\"".to_owned();
+            Deed::Answer(200, vec![("Link", link)], br#"{"tags":null}"#.to_vec())
+        }
+        "/v2/away/tags/list" => {
+            Deed::Answer(200, vec![("Link", "<ftp://x/y>; rel=\"next\"".to_owned())], br#"{"tags":["a"]}"#.to_vec())
+        }
+        "/v2/odd/tags/list" => Deed::Answer(200, Vec::new(), b"<html>".to_vec()),
+        _ => Deed::Serve,
+    });
+    let name = |repository: &str| format!("{}/{repository}", registry.address);
+    world.ok(&["pull", "-q", "--all-tags", &name("app")]);
+    let listed = world.ok(&["images", "--format", "{{.Tag}}"]);
+    let mut tags: Vec<&str> = listed.lines().collect();
+    tags.sort_unstable();
+    assert_eq!(tags, ["one", "three", "two"]);
+    world.bulkhead(&["pull", "-a", &name("away")]).fails(1, &["no address"]);
+    world.bulkhead(&["pull", "-a", &name("odd")]).fails(1, &["list of tags"]);
+    world.bulkhead(&["pull", "-a", &name("absent")]).fails(1, &["absent"]);
+}
+
+#[test]
+fn a_name_is_refused_at_once_where_no_name_server_can_be_reached() {
+    requires!(root);
+    let world = World::new();
+    let resolver = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    if resolver.contains("127.") {
+        return crate::support::tell("the resolver is this machine's own: its answer is what counts");
+    }
+    // The world has loopback alone.
+    let began = Instant::now();
+    world.bulkhead(&["pull", "no-such-registry.example/app"]).fails(1, &["no name server can be reached"]);
+    assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+}

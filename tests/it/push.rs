@@ -308,3 +308,46 @@ fn a_registry_must_prove_who_it_is() {
     run(&["push", &name], &ca, "").fails(1, &["secure the connection to 10.99.0.1:5080"]);
     run(&["push", &name], &ca, "[registry]\ninsecure = ['10.99.0.1:5080']\n").ok();
 }
+
+#[test]
+fn a_build_pushes_what_it_made_and_its_digest_is_known() {
+    requires!(root, program "docker-registry", program "curl");
+    let world = World::new();
+    let registry = Distribution::start(&world);
+    let name = |tag: &str| format!("{}/team/app{tag}", registry.address);
+    world.busybox();
+    world.write("app/Dockerfile", "FROM busybox\nRUN echo made > /made\n");
+    world.bulkhead(&["build", "--push", "app"]).fails(125, &["needs a name"]);
+    let built = world
+        .bulkhead(&["build", "--push", "-t", &name(":1"), "-t", &name(":2"), "--metadata-file", "meta", "app"])
+        .code(0);
+    assert!(built.stderr.contains(": Pushed"), "{built:?}");
+    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(world.path("meta")).unwrap()).unwrap();
+    let digest = meta["containerimage.digest"].as_str().unwrap().to_owned();
+    let known = |name: &str| world.ok(&["image", "inspect", "--format", "{{json .RepoDigests}}", name]);
+    assert_eq!(known(&name(":1")), format!("[\"{}@{digest}\"]", name("")));
+    assert_eq!(known("busybox"), "[]", "no registry knows it");
+    let quiet = world.bulkhead(&[
+        "build",
+        "-q",
+        "-o",
+        &format!("type=image,name={},push=true,compression=zstd", name(":zstd")),
+        "app",
+    ]);
+    let id = quiet.ok();
+    assert_eq!(id, world.ok(&["image", "inspect", "--format", "{{.Id}}", &name(":1")]));
+    world.ok(&["rmi", "-f", &name(":1"), &name(":2"), &name(":zstd")]);
+    // All tags come back, and the digest names the image as well as a tag does.
+    let all = world.bulkhead(&["pull", "-a", &name("")]);
+    assert_eq!(all.ok(), name(""));
+    for tag in [":1", ":2", ":zstd"] {
+        assert_eq!(world.ok(&["run", "--rm", "--network", "none", &name(tag), "cat", "/made"]), "made");
+    }
+    world.ok(&["pull", &name(":1")]);
+    let by_digest = name(&format!("@{digest}"));
+    assert_eq!(known(&by_digest), format!("[\"{by_digest}\"]"));
+    let listed = world.ok(&["images", "--digests", "--format", "{{.Tag}} {{.Digest}}", &name("")]);
+    assert!(listed.contains(&format!("1 {digest}")), "{listed}");
+    world.bulkhead(&["pull", "-a", &name(":1")]).fails(125, &["tag can't be used"]);
+    world.bulkhead(&["pull", "-a", &format!("{}/nothing", registry.address)]).fails(1, &["list the tags"]);
+}

@@ -91,18 +91,23 @@ fn flags(flags: Flags) -> Flags {
         .arg(value("format", "string", "Format of --check and --explain (text|json)"))
         .arg(value("iidfile", "string", "Write the image ID to a file"))
         .arg(list("label", "Set metadata for an image"))
+        .arg(switch("load", "Keep the image here (as --output=type=docker); so it is without --output anyway"))
         .arg(value("metadata-file", "string", "Write build result metadata to a file"))
         .arg(value("network", "string", "Network of RUN instructions (default|none|host)").alias("net"))
         .arg(switch("no-cache", "Do not use cache when building the image"))
         .arg(list("no-cache-filter", "Do not cache specified stages"))
         .arg(
-            list("output", "Output destination (type=image|docker|oci|tar|local|cacheonly,dest=PATH; DIR; -)")
+            list("output", "Output destination (type=image|registry|docker|oci|tar|local|cacheonly,dest=PATH; DIR; -)")
                 .short('o'),
         )
         .arg(value("platform", "string", "Set target platform for build"))
         .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|rawjson|quiet)"))
         .arg(value("provenance", "string", "Attest how the image was made: only false is taken"))
         .arg(switch("pull", "Always attempt to pull all referenced images"))
+        .arg(switch(
+            "push",
+            "Push the image to the registries of its names (as --output=type=registry); it stays here, too",
+        ))
         .arg(switch("quiet", "Suppress the build output and print image ID on success").short('q'))
         .arg(switch(
             "rewrite-timestamp",
@@ -235,6 +240,10 @@ fn options(parsed: &Parsed, request: &BuildRequest) -> Result<StepOptions, Failu
 fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let outputs = Output::all(&parsed)?;
     let mut request = request(&parsed, &outputs)?;
+    let push = outputs.iter().find_map(Output::pushes);
+    if push.is_some() && request.tags.is_empty() {
+        return Err(parsed.conflict("what is pushed needs a name: -t REGISTRY/NAME:TAG"));
+    }
     let options = options(&parsed, &request)?;
     let mut progress = Progress::of(&parsed)?;
     let engine = context.engine()?;
@@ -295,7 +304,13 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         Err(error) => return Err(failed(&error, files, progress.shows_output())),
     };
     written?;
-    write_ids(context, &parsed, &built, &tags)?;
+    let mut pushed = None;
+    if let Some(format) = push {
+        for name in &request.tags {
+            pushed = Some(registry::push_now(&engine, &reference(name)?, format, quiet)?.digest);
+        }
+    }
+    write_ids(context, &parsed, &built, &tags, pushed.as_ref())?;
     if !progress.is_quiet() {
         check::after_build(&report, &mut progress);
     } else if let (Some(image), false) = (&built.image, outputs.iter().any(Output::is_stdout)) {
@@ -310,7 +325,13 @@ fn images_before(context: &Context<'_>) -> Result<Vec<Digest>, Failure> {
 }
 
 /// `--iidfile` and `--metadata-file`.
-fn write_ids(context: &Context<'_>, parsed: &Parsed, built: &Built, tags: &[String]) -> Result<(), Failure> {
+fn write_ids(
+    context: &Context<'_>,
+    parsed: &Parsed,
+    built: &Built,
+    tags: &[String],
+    pushed: Option<&Digest>,
+) -> Result<(), Failure> {
     let write = |path: &str, what: &str, text: &[u8]| {
         let result = std::fs::File::create(path).and_then(|mut file| std::io::Write::write_all(&mut file, text));
         result.map_err(|error| Failure::failed(format!("write the {what} to {path}: {error}")))
@@ -325,7 +346,8 @@ fn write_ids(context: &Context<'_>, parsed: &Parsed, built: &Built, tags: &[Stri
             let image = Images::open(context.paths())?.resolve(id.as_str()).ok();
             metadata.insert("containerimage.config.digest".into(), id.as_str().into());
             if let Some(image) = image {
-                metadata.insert("containerimage.digest".into(), image.manifest.as_str().into());
+                let digest = pushed.unwrap_or(&image.manifest);
+                metadata.insert("containerimage.digest".into(), digest.as_str().into());
             }
             if !tags.is_empty() {
                 let names: Vec<String> = tags.iter().map(|tag| plain::complete(tag)).collect();

@@ -6,6 +6,7 @@ use crate::cli::context::Context;
 use crate::cli::error::Failure;
 use crate::cli::flags::Parsed;
 use crate::engine::{Builder, Engine};
+use crate::image::registry::Format;
 use crate::image::{Images, diff};
 use crate::oci::Reference;
 use crate::step::{BuildHost, Tree};
@@ -18,8 +19,8 @@ use std::path::{Path, PathBuf};
 /// One place a result goes to (*docker buildx build, "--output"*).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Output {
-    /// An image of the store, with further names.
-    Image(Vec<String>),
+    /// An image of the store, with further names, and what its layers are compressed with where it is pushed as well.
+    Image { names: Vec<String>, push: Option<Format> },
     /// An archive of the image: docker-archive and OCI layout at once.
     Archive { names: Vec<String>, to: Target },
     /// The files, in a directory.
@@ -56,43 +57,58 @@ impl Output {
                 directory => Ok(Self::Local(directory.into())),
             };
         }
-        let (mut kind, mut dest, mut names) = (None, None, Vec::new());
+        let (mut kind, mut dest, mut names, mut push, mut format) = (None, None, Vec::new(), false, None);
         for field in text.split(',') {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"))?;
             match (key, value) {
                 ("type", _) => kind = Some(value),
                 ("dest", _) => dest = Some(value),
                 ("name", _) => names.push(value.to_owned()),
-                ("push", "true") => return Err("'bulkhead push' sends an image once it is built".to_owned()),
+                ("push", "true" | "false") => push = value == "true",
+                ("compression", "gzip") => format = Some(Format::Gzip),
+                ("compression", "zstd") => format = Some(Format::Zstd),
+                ("compression", "uncompressed") => format = Some(Format::None),
                 // What is always so here.
-                ("push", "false") | ("oci-mediatypes" | "tar" | "store" | "unpack", "true") => {}
-                ("compression", "uncompressed") => {}
+                ("oci-mediatypes" | "tar" | "store" | "unpack", "true") => {}
                 _ => {
-                    let known = "type, dest, name; compression is uncompressed";
+                    let known = "type, dest, name, push, compression (gzip, zstd, uncompressed)";
                     return Err(format!("{field} is not known here; known are {known}"));
                 }
             }
         }
+        let image = matches!((kind, dest), (Some("image" | "registry"), None));
+        if push && !image {
+            return Err("push=true belongs to type=image".to_owned());
+        }
+        let compressed = matches!(format, Some(Format::Gzip | Format::Zstd));
+        if compressed && !(push || kind == Some("registry")) {
+            return Err("only what is pushed is compressed; what is stored or archived is not".to_owned());
+        }
+        let push = (push || kind == Some("registry")).then(|| format.unwrap_or(Format::Gzip));
         match (kind, dest) {
-            (Some("image"), None) | (Some("docker"), None) => Ok(Self::Image(names)),
+            (Some("image" | "registry" | "docker"), None) => Ok(Self::Image { names, push }),
             (Some("docker" | "oci"), dest) => Ok(Self::Archive { names, to: Target::of(dest) }),
             (Some("tar"), dest) => Ok(Self::Tar(Target::of(dest))),
             (Some("local"), Some(dest)) if !dest.is_empty() => Ok(Self::Local(dest.into())),
             (Some("local"), _) => Err("type=local needs dest=DIRECTORY".to_owned()),
             (Some("cacheonly"), None) => Ok(Self::CacheOnly),
-            (Some("registry"), _) => Err("'bulkhead push' sends an image once it is built".to_owned()),
-            (Some(other), _) => {
-                Err(format!("type {other:?} with these values is none of image, docker, oci, tar, local, cacheonly"))
-            }
-            (None, _) => Err("type=image, docker, oci, tar, local or cacheonly is missing".to_owned()),
+            (Some(other), _) => Err(format!(
+                "type {other:?} with these values is none of image, registry, docker, oci, tar, local, cacheonly"
+            )),
+            (None, _) => Err("type=image, registry, docker, oci, tar, local or cacheonly is missing".to_owned()),
         }
     }
 
     /// Reads all `--output`; none is an image.
     pub(super) fn all(parsed: &Parsed) -> Result<Vec<Self>, Failure> {
-        let outputs = parsed.read_all("output", |text| Self::parse(text).map(|output| vec![output]))?;
-        if outputs.is_empty() {
-            return Ok(vec![Self::Image(Vec::new())]);
+        let mut outputs = parsed.read_all("output", |text| Self::parse(text).map(|output| vec![output]))?;
+        let push = parsed.switch("push")?.then_some(Format::Gzip);
+        if outputs.is_empty() || parsed.switch("load")? || push.is_some() {
+            // --load and --push say more of an image that is asked for anyway.
+            match outputs.iter_mut().find(|output| output.keeps_image()) {
+                Some(Self::Image { push: wanted, .. }) => *wanted = wanted.or(push),
+                _ => outputs.push(Self::Image { names: Vec::new(), push }),
+            }
         }
         let stdout = outputs.iter().filter(|output| output.is_stdout()).count();
         if stdout > 1 || (stdout == 1 && (parsed.switch("quiet")? || parsed.given("format"))) {
@@ -111,18 +127,23 @@ impl Output {
 
     /// Tells whether an image has to be made for it.
     pub(super) fn needs_image(&self) -> bool {
-        matches!(self, Self::Image(_) | Self::Archive { .. })
+        matches!(self, Self::Image { .. } | Self::Archive { .. })
     }
 
     /// Tells whether the image stays in the store.
     pub(super) fn keeps_image(&self) -> bool {
-        matches!(self, Self::Image(_))
+        matches!(self, Self::Image { .. })
+    }
+
+    /// What the layers are compressed with where the image is pushed.
+    pub(super) fn pushes(&self) -> Option<Format> {
+        if let Self::Image { push, .. } = self { *push } else { None }
     }
 
     /// Names that it gives the image.
     pub(super) fn names(&self) -> &[String] {
         match self {
-            Self::Image(names) | Self::Archive { names, .. } => names,
+            Self::Image { names, .. } | Self::Archive { names, .. } => names,
             _ => &[],
         }
     }
@@ -137,7 +158,7 @@ impl Output {
         epoch: Option<i64>,
     ) -> Result<(), Failure> {
         match self {
-            Self::Image(_) | Self::CacheOnly => Ok(()),
+            Self::Image { .. } | Self::CacheOnly => Ok(()),
             Self::Archive { names, to } => {
                 let Some(id) = &built.image else { return Ok(()) };
                 let images = Images::open(context.paths())?;
@@ -219,14 +240,19 @@ mod tests {
     #[test]
     fn outputs_are_written_as_in_buildx() {
         let archive = |to| Ok(Output::Archive { names: Vec::new(), to });
+        let image = |names: &[&str], push| {
+            Ok(Output::Image { names: names.iter().map(|name| (*name).to_owned()).collect(), push })
+        };
         for (text, expected) in [
             ("out", Ok(Output::Local("out".into()))),
             ("-", Ok(Output::Tar(Target::Stdout))),
             ("type=local,dest=out", Ok(Output::Local("out".into()))),
             ("type=tar,dest=x.tar", Ok(Output::Tar(Target::File("x.tar".into())))),
             ("type=tar", Ok(Output::Tar(Target::Stdout))),
-            ("type=docker", Ok(Output::Image(Vec::new()))),
-            ("type=image,name=a:1,push=false", Ok(Output::Image(vec!["a:1".into()]))),
+            ("type=docker", image(&[], None)),
+            ("type=registry", image(&[], Some(Format::Gzip))),
+            ("type=image,push=true,compression=zstd", image(&[], Some(Format::Zstd))),
+            ("type=image,name=a:1,push=false", image(&["a:1"], None)),
             ("type=docker,dest=-", archive(Target::Stdout)),
             ("type=oci,dest=x", archive(Target::File("x".into()))),
             ("type=cacheonly", Ok(Output::CacheOnly)),
@@ -235,7 +261,9 @@ mod tests {
         }
         for (text, why) in [
             ("type=local", "needs dest"),
-            ("type=registry,name=x", "bulkhead push"),
+            ("type=registry,dest=x", "registry"),
+            ("type=oci,dest=x,push=true", "type=image"),
+            ("type=image,compression=gzip", "only what is pushed"),
             ("dest=x", "is missing"),
             ("type=oci,dest=x,compression=zstd", "compression"),
             ("type=floppy", "floppy"),

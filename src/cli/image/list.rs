@@ -60,7 +60,7 @@ impl Named<'_> {
             ("Containers", "N/A".to_owned()),
             ("CreatedAt", long_time(created)),
             ("CreatedSince", since),
-            ("Digest", if self.reference.is_some() { self.image.manifest.to_string() } else { NONE.to_owned() }),
+            ("Digest", self.digest().map_or_else(|| NONE.to_owned(), |digest| digest.to_string())),
             ("ID", if whole { self.image.id.to_string() } else { self.image.id.short().to_owned() }),
             ("Repository", text(self.reference.map(Reference::familiar_name))),
             ("SharedSize", "N/A".to_owned()),
@@ -71,6 +71,15 @@ impl Named<'_> {
         ]);
         row.labels = self.image.config.config.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
         row
+    }
+}
+
+impl Named<'_> {
+    /// What the registry of its name calls it.
+    fn digest(&self) -> Option<&crate::base::Digest> {
+        let reference = self.reference?;
+        let known = self.image.digests.iter().find(|known| known.name() == reference.name());
+        reference.digest.as_ref().or(known.and_then(|known| known.digest.as_ref()))
     }
 }
 

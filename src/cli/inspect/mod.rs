@@ -24,8 +24,9 @@ pub(super) fn network_id(name: &str) -> String {
 pub(super) fn image(image: &Image) -> Value {
     let tags: Vec<String> =
         image.references.iter().filter(|name| name.tag.is_some()).map(|name| name.familiar()).collect();
-    let mut digests: Vec<String> =
-        image.references.iter().map(|name| format!("{}@{}", name.familiar_name(), image.manifest)).collect();
+    let named = image.references.iter().filter(|name| name.digest.is_some());
+    let mut digests: Vec<String> = image.digests.iter().chain(named).map(|name| name.familiar()).collect();
+    digests.sort();
     digests.dedup();
     json!({
         "Id": image.id.to_string(),

@@ -1,5 +1,6 @@
 //! `pull`, and how `run`, `create` and `build` pull by themselves.
 
+use super::download::interruptible;
 use super::layers::{Layers, Words};
 use crate::base::with_causes;
 use crate::cli::container::code_byte;
@@ -49,6 +50,7 @@ pub(in crate::cli) fn policy(parsed: &Parsed) -> Result<Policy, Failure> {
 /// Flags of `pull`.
 pub(super) fn flags(flags: Flags) -> Flags {
     flags
+        .arg(switch("all-tags", "Download all tagged images in the repository").short('a'))
         .arg(value("platform", "string", "Set platform if the registry has the image for several"))
         .arg(switch("quiet", "Suppress verbose output").short('q'))
 }
@@ -67,10 +69,28 @@ pub(super) fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let text = &parsed.arguments[0];
     let name = reference(text)?;
     let (platform, quiet) = (platform(&parsed)?, parsed.switch("quiet")?);
-    if name.digest.is_none() && !quiet && !text.rsplit('/').next().unwrap_or(text).contains(':') {
+    let (all, tagged) = (parsed.switch("all-tags")?, text.rsplit('/').next().unwrap_or(text).contains([':', '@']));
+    if all && tagged {
+        return Err(parsed.conflict("tag can't be used with --all-tags/-a"));
+    }
+    if !all && name.digest.is_none() && !quiet && !text.rsplit('/').next().unwrap_or(text).contains(':') {
         talk(format!("Using default tag: {}\n", name.tag.as_deref().unwrap_or_default()));
     }
     let engine = context.engine()?;
+    if all {
+        let shown = Shown::new(quiet, WORDS);
+        let tags = interruptible("the pull", |interrupt| {
+            let attention =
+                Attention { interrupt: Some(interrupt), tell: &|_| {}, notice: &|notice| shown.say(&notice) };
+            engine.tags(&name, attention)
+        });
+        for tag in tags.map_err(|failure| failure.about(&format!("list the tags of {}", name.familiar_name())))? {
+            let name = reference(&format!("{}:{tag}", name.name()))?;
+            pull_now(&engine, &name, &platform, quiet)?;
+        }
+        out(format!("{}\n", name.name()))?;
+        return Ok(0);
+    }
     pull_now(&engine, &name, &platform, quiet)?;
     out(format!("{name}\n"))?;
     Ok(0)

@@ -10,7 +10,7 @@ use crate::cli::image::reference;
 use crate::cli::terminal::Signals;
 use crate::engine::{Attention, Engine, EngineError};
 use crate::image::Images;
-use crate::image::registry::Format;
+use crate::image::registry::{Format, Pushed};
 use crate::oci::Reference;
 use std::os::fd::AsFd;
 
@@ -79,6 +79,21 @@ fn tags_of(context: &Context<'_>, name: &Reference) -> Result<Vec<Reference>, Fa
 }
 
 fn push(engine: &Engine, name: &Reference, format: Format, quiet: bool) -> Result<(), Failure> {
+    let pushed = push_now(engine, name, format, quiet)?;
+    let tag = name.tag.as_deref().unwrap_or_default();
+    if !quiet {
+        talk(format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size));
+    }
+    Ok(out(format!("{name}\n"))?)
+}
+
+/// Pushes an image and shows how it gets on; ends at once when the user wants it to.
+pub(in crate::cli) fn push_now(
+    engine: &Engine,
+    name: &Reference,
+    format: Format,
+    quiet: bool,
+) -> Result<Pushed, Failure> {
     let signals = Signals::take_endings()?;
     let shown = Shown::new(quiet, WORDS);
     let attention = Attention {
@@ -89,13 +104,7 @@ fn push(engine: &Engine, name: &Reference, format: Format, quiet: bool) -> Resul
     let result = engine.push(name, format, attention);
     shown.finish(result.is_ok());
     match result {
-        Ok(pushed) => {
-            let tag = name.tag.as_deref().unwrap_or_default();
-            if !quiet {
-                talk(format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size));
-            }
-            Ok(out(format!("{name}\n"))?)
-        }
+        Ok(pushed) => Ok(pushed),
         Err(EngineError::Interrupted) => {
             let number = signals.number().unwrap_or(2);
             Err(Failure::new(code_byte(128 + number), "the push was interrupted"))

@@ -2,7 +2,7 @@
 
 use super::blob::Document;
 use super::choose::choose;
-use super::client::{Access, Client, Notice, Repository};
+use super::client::{Access, Client, Notice, Repository, refused};
 use super::endpoint::for_pull;
 use super::error::RegistryError;
 use super::turn::Turn;
@@ -23,6 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Deepest nesting of indexes.
 const MAX_NESTING: usize = 4;
+/// Longest page of a list of tags, bytes, and most tags.
+const MAX_PAGE: u64 = 4 << 20;
+const MAX_TAGS: usize = 100_000;
 /// Layers that are pulled at a time, as Docker does.
 const AT_ONCE: usize = 3;
 /// Size of the pipe between a connection and the inflating process, in bytes.
@@ -113,6 +116,8 @@ impl Images {
         };
         match layers.and_then(record) {
             Ok(image) => {
+                // What the name stood for, as `image inspect` shows it.
+                self.note_digest(&image.id, reference, &found.digest)?;
                 let new = before.as_ref() != Some(&image.id);
                 Ok(Pulled { image, digest: found.digest, new })
             }
@@ -122,6 +127,65 @@ impl Images {
             }
         }
     }
+}
+
+impl Client<'_> {
+    /// Lists the tags that a registry has of a name's repository (*distribution-spec "Listing Tags"*), in its order.
+    ///
+    /// # Errors
+    /// When no place has the repository, or it has more than 100,000 tags.
+    pub fn tags(&self, name: &Reference) -> Result<Vec<String>> {
+        let mut last = None;
+        for endpoint in for_pull(&name.registry, &self.rules) {
+            let path = name.repository.clone();
+            let place = Repository { client: self, endpoint, path, access: Access::Pull };
+            match tags_of(&place, name) {
+                Err(error) if !is_interruption(&error) => last = Some(error),
+                found => return found,
+            }
+        }
+        let nobody = || RegistryError::Resolve { host: name.registry.clone(), reason: "it is no host".to_owned() };
+        Err(last.unwrap_or_else(|| nobody().into()))
+    }
+}
+
+/// Reads all pages of a list of tags.
+fn tags_of(place: &Repository<'_, '_>, name: &Reference) -> Result<Vec<String>> {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        #[serde(default)]
+        tags: Option<Vec<String>>,
+    }
+    let (mut found, mut next) = (Vec::new(), Some(place.url("tags/list")?));
+    while let Some(url) = next.take() {
+        let (head, bytes) = place.client.patiently(|| {
+            let (head, mut body) = place.ask("GET", &url, &[], None, true)?;
+            match head.status {
+                200 => Ok((head, body.document(MAX_PAGE, "a list of tags")?)),
+                404 => {
+                    let registry = place.endpoint.name.clone();
+                    Err(RegistryError::Unknown { name: name.familiar_name(), registry })
+                }
+                _ => Err(refused(&head, &url, body)),
+            }
+        })?;
+        let page: Page = serde_json::from_slice(&bytes).map_err(ImageError::document("list of tags"))?;
+        let before = found.len();
+        found.extend(page.tags.unwrap_or_default());
+        if found.len() > MAX_TAGS {
+            let most = MAX_TAGS as u64;
+            return Err(RegistryError::TooLong { what: format!("the list of tags of {}", name.name()), most }.into());
+        }
+        // `<address>; rel="next"`; a page that brings nothing is the last, whatever it says.
+        let link = head.field("link").and_then(|text| text.trim().strip_prefix('<')?.split_once('>'));
+        if let Some((address, rest)) = link
+            && rest.contains("next")
+            && found.len() > before
+        {
+            next = Some(place.redirect(&url, address, 0)?);
+        }
+    }
+    Ok(found)
 }
 
 /// Returns the name an image is kept under: what was pulled by digest has no tag, as with Docker.

@@ -65,6 +65,7 @@ impl Images {
         let digest = Digest::of(&bytes);
         let tag = name.tag.as_deref().unwrap_or(digest.as_str());
         work.manifest(tag, &kind, &bytes)?;
+        self.note_digest(&image.id, name, &digest)?;
         Ok(Pushed { digest, size: bytes.len() as u64 })
     }
 
