@@ -123,7 +123,7 @@ mod tests {
             assert_eq!(files.read().unwrap().unwrap().exit_code, code);
             before = Some(code);
         }
-        std::fs::write(&last.file, "{").unwrap();
+        crate::store::write_bytes(&last.file, b"{", crate::store::Durability::Atomic).unwrap();
         assert_eq!(files.read().unwrap(), None);
     }
 
