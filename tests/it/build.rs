@@ -211,8 +211,8 @@ fn add_unpacks_archives_over_what_is_there() {
     .ok();
     context.build(&[]).ok();
     assert_eq!(
-        context.run("cat /in/dir/kept /in/dir/new /in/file; stat -c '%a %u:%g' /in/tool /owned/tool; test -f /copied && echo whole"),
-        "old\nnew\nnew\n4755 7:8\n4755 1:1\nwhole"
+        context.run("cat /in/dir/kept /in/dir/new /in/file; stat -c '%a %u:%g' /in/tool /owned/tool /owned; test -f /copied && echo whole"),
+        "old\nnew\nnew\n4755 7:8\n4755 7:8\n755 1:1\nwhole"
     );
 }
 

@@ -33,6 +33,11 @@ fn describe(world: &World, case: &Path) -> String {
     arguments.push(context);
     let built = world.bulkhead(&arguments);
     assert_eq!(built.code, 0, "{}: {}", case.display(), built.stderr);
+    tell(world)
+}
+
+/// Describes `case:1`.
+pub(crate) fn tell(world: &World) -> String {
     world.write("list/Dockerfile", LIST);
     world.ok(&["build", "--no-cache", "-t", "list:1", world.path("list").to_str().unwrap()]);
     let tree = world.ok(&["run", "--rm", "--network", "none", "list:1", "cat", "/list"]);

@@ -25,6 +25,7 @@ mod lifecycle;
 mod logs;
 mod network;
 mod oracle;
+mod oracle_build;
 mod ports;
 mod pull;
 mod push;

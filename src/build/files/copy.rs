@@ -211,14 +211,10 @@ impl Destination<'_> {
             return self.put(from, &picked.base, first, &found.place());
         }
         let resolved = self.resolve(path)?;
-        let (top, made) = self.make(&resolved, self.options.changed(first.mode, true))?;
+        // The directory that content goes to is made as those above it are, whatever the source's own was (BuildKit, buildah).
+        let (top, made) = self.make(&resolved, self.options.changed(0o755, true))?;
         let mut new_directories: Vec<(PathBuf, &Entry)> = Vec::new();
         if made {
-            if self.options.keep && self.options.owner.is_none() {
-                give(&top, first.owner)
-                    .and_then(|()| fchmod(&top, self.options.mode(first)))
-                    .map_err(failed(&resolved))?;
-            }
             new_directories.push((PathBuf::new(), first));
         }
         let mut parent = (

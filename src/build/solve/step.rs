@@ -321,8 +321,8 @@ fn add<H: BuildHost>(
         let file = File::from(source.open(from)?);
         if let Some(archive) = host.unpack(file).map_err(StepError::Host)? {
             target.directory(&plan.destination)?;
-            // Owners are the archive's unless --chown says otherwise; modes always are.
-            let options = CopyOptions { mode: None, keep: true, ..target.options };
+            // Owners and modes are the archive's: as in BuildKit and buildah, `--chown` is about the directory it goes to.
+            let options = CopyOptions { mode: None, owner: None, keep: true, ..target.options };
             let target = Destination { root: target.root, options };
             let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
             for tree in source.pick("/")? {
