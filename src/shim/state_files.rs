@@ -104,7 +104,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::disallowed_methods, reason = "what a power cut leaves")]
     fn each_state_lies_where_it_belongs_and_the_newest_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(dir.path());
