@@ -265,7 +265,7 @@ mod tests {
             ("type=oci,dest=x,push=true", "type=image"),
             ("type=image,compression=gzip", "only what is pushed"),
             ("dest=x", "is missing"),
-            ("type=oci,dest=x,compression=zstd", "compression"),
+            ("type=oci,dest=x,compression=zstd", "only what is pushed"),
             ("type=floppy", "floppy"),
         ] {
             assert!(Output::parse(text).unwrap_err().contains(why), "{text}");
