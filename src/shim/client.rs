@@ -101,6 +101,7 @@ impl Client {
         match self.receiver.wait(self.socket.as_fd(), timeout.map(|timeout| Instant::now() + timeout)) {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(ShimError::Gone { request: what }),
+            Err(error) if error.is_end() => Err(ShimError::Gone { request: what }),
             Err(CodecError::Io { source, .. }) if source.kind() == std::io::ErrorKind::TimedOut => {
                 Err(ShimError::Timeout { request: what, seconds: timeout.map_or(0, |timeout| timeout.as_secs()) })
             }
@@ -117,7 +118,8 @@ impl Client {
         mut pick: impl FnMut(Reply, &mut Vec<OwnedFd>) -> Result<T, Reply>,
     ) -> Result<T, ShimError> {
         if let Some((request, descriptors)) = request {
-            self.send(request, descriptors)?;
+            self.send(request, descriptors)
+                .map_err(|error| if error.is_end() { ShimError::Gone { request: what } } else { error })?;
         }
         let mut kept = std::mem::take(&mut self.early);
         let mut looked = 0;

@@ -92,3 +92,18 @@ pub(super) fn io_error(what: impl Into<String>) -> impl FnOnce(rustix::io::Errno
     let what = what.into();
     move |errno| ShimError::Io { what, source: errno.into() }
 }
+
+impl CodecError {
+    /// Tells whether the other end has gone, whatever was under way.
+    pub(super) fn is_end(&self) -> bool {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), BrokenPipe | ConnectionReset))
+    }
+}
+
+impl ShimError {
+    /// As [`CodecError::is_end`].
+    pub(super) fn is_end(&self) -> bool {
+        matches!(self, Self::Codec(error) if error.is_end())
+    }
+}

@@ -195,7 +195,7 @@ fn a_paused_container_refuses_exec_and_can_be_stopped() {
 #[test]
 fn a_killed_shim_is_judged_dead() {
     let fixture = script("sleep 100");
-    let client = fixture.start();
+    let mut client = fixture.start();
     let state = fixture.state();
     assert_eq!((state.status, shim_pid(&fixture.plan.run_dir)), (Status::Running, Some(state.shim_pid)));
     let kill = |pid| {
@@ -204,6 +204,7 @@ fn a_killed_shim_is_judged_dead() {
     kill(state.shim_pid).unwrap();
     eventually("the lock is free", || !is_alive(&fixture.plan.run_dir));
     assert!(matches!(Client::connect(&fixture.plan.run_dir), Err(ShimError::NotRunning { .. })));
+    assert!(matches!(client.state(), Err(ShimError::Gone { .. })), "nobody is there to be asked");
     drop(client);
     kill(state.pid).unwrap();
     // The next shim finds a socket file and a lock file of a dead one.
