@@ -19,7 +19,11 @@ BULKHEAD=$(realpath "$(binary debug)"); export BULKHEAD
 # A state directory of its own unless one is given, so that nothing of yours is touched.
 export BULKHEAD_ROOT=${BULKHEAD_ROOT:-$cache/quickstart} BULKHEAD_RUN=${BULKHEAD_RUN:-/run/bulkhead-quickstart}
 pip_settings=$(mktemp)
-cleanup() { "$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true; rm -f "$pip_settings"; }
+cleanup() {
+  "$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true
+  "$BULKHEAD" network prune -f >/dev/null 2>&1 || true
+  rm -f "$pip_settings"
+}
 trap cleanup EXIT
 "$BULKHEAD" rm -f -v "$name" >/dev/null 2>&1 || true
 
