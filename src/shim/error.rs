@@ -1,6 +1,7 @@
 //! What can go wrong between a client and a shim.
 
 use super::protocol::Failure;
+use crate::store::StoreError;
 use std::io;
 use std::path::PathBuf;
 
@@ -22,6 +23,9 @@ pub enum ShimError {
         #[source]
         source: io::Error,
     },
+    /// The state could not be written.
+    #[error("write the state of the container")]
+    State(#[from] StoreError),
     /// The other side speaks another language.
     #[error("talk to the shim")]
     Codec(#[from] CodecError),

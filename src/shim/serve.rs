@@ -7,8 +7,7 @@ use super::forward::Forwards;
 use super::jail::Jail;
 use super::protocol::{Failure, NetworkHandles, Reply, Request};
 use super::requests::refused;
-use super::supervisor::{Supervisor, exit_code, failure};
-use crate::base::Timestamp;
+use super::supervisor::{Supervisor, failure};
 use crate::sys::fault::{self, Point};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -45,12 +44,7 @@ pub(super) fn serve<J: Jail>(socket: OwnedFd, nest: Option<J::Nest>) {
             clean_up(&cleanup);
         }
         Err(failure) => {
-            supervisor.state.error.clone_from(&failure.message);
-            supervisor.state.exit_code = exit_code(failure.kind);
-            supervisor.state.finished_at = Timestamp::now();
-            supervisor.state.shim_pid = 0;
-            supervisor.write_state();
-            supervisor.release();
+            supervisor.fail(&failure);
             report(&socket, failure, &cleanup);
         }
     }
@@ -104,14 +98,8 @@ fn launch<J: Jail>(
     let failed = |source| failure(&super::error::ShimError::Io { what: "listen".to_owned(), source });
     fault::fail(Point::ShimListens).map_err(failed)?;
     let pid = supervisor.finish(pending)?;
-    match supervisor.state.error.as_str() {
-        "" => Ok(Some(pid)),
-        // Whoever looks would take it for one that is being started.
-        unwritten => {
-            let message = format!("write the state of the container: {unwritten}");
-            Err(Failure { message, errno: 0, kind: super::protocol::FailureKind::Runtime })
-        }
-    }
+    supervisor.write_start().map_err(|error| failure(&error.into()))?;
+    Ok(Some(pid))
 }
 
 /// Takes over the sockets that the engine opened.

@@ -4,7 +4,7 @@ use super::super::client;
 use super::super::forward::Forwards;
 use super::super::jail::Jail;
 use super::super::plan::Status;
-use super::super::protocol::Reply;
+use super::super::protocol::{Failure, Reply};
 use super::super::serve::clean_up;
 use super::{Supervisor, exit_code};
 use crate::base::Timestamp;
@@ -139,6 +139,21 @@ impl<J: Jail> Supervisor<J> {
                 }
             }
         }
+    }
+
+    /// The start has failed: takes down what there is of it, and leaves why.
+    pub(in crate::shim) fn fail(&mut self, failure: &Failure) {
+        if let Some(jail) = self.jail.take() {
+            drop(jail.destroy(true));
+        }
+        self.state.status = Status::Created;
+        self.state.pid = 0;
+        self.state.shim_pid = 0;
+        self.state.error.clone_from(&failure.message);
+        self.state.exit_code = exit_code(failure.kind);
+        self.state.finished_at = Timestamp::now();
+        self.write_state();
+        self.release();
     }
 
     /// Gives the lock and the socket back without ever having run.

@@ -21,6 +21,7 @@ use super::protocol::{Failure, FailureKind};
 use super::stop::Stop;
 use super::streams::Streams;
 use crate::base::{Timestamp, with_causes};
+use crate::store::StoreError;
 use crate::sys::fault::{self, Point};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -127,7 +128,7 @@ impl<J: Jail> Supervisor<J> {
         J::begin(&self.plan.bundle, &self.plan.host, stdio, self.kept.as_ref(), nest)
     }
 
-    /// Starts the first process and writes the state.
+    /// Starts the first process.
     pub(super) fn finish(&mut self, pending: J::Pending) -> Result<i32, Failure> {
         let mut jail = J::finish(pending)?;
         fault::cut(Point::ShimRunning);
@@ -148,13 +149,6 @@ impl<J: Jail> Supervisor<J> {
         self.prober = self.plan.health.as_ref().map(Prober::new);
         self.state.health = self.prober.as_ref().map(Prober::state);
         self.jail = Some(jail);
-        self.write_state();
-        fault::cut(Point::ShimStarted);
-        if self.state.error.is_empty()
-            && let Err(error) = self.plan.state.begun()
-        {
-            self.state.error = with_causes(&error);
-        }
         Ok(self.state.pid)
     }
 
@@ -269,6 +263,16 @@ impl<J: Jail> Supervisor<J> {
         }
     }
 
+    /// Writes the state of a container that was started: whoever looks takes one without for one that is being started.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the one that the run before has left cannot be removed.
+    pub(in crate::shim) fn write_start(&self) -> Result<(), StoreError> {
+        self.plan.state.write(&self.state)?;
+        fault::cut(Point::ShimStarted);
+        self.plan.state.begun()
+    }
+
     /// Writes the state. A failure leaves the old one; callers of the socket see the truth all the same.
     pub(super) fn write_state(&mut self) {
         if let Err(error) = self.plan.state.write(&self.state) {
@@ -300,6 +304,7 @@ pub(super) fn failure(error: &ShimError) -> Failure {
     let (message, errno) = match error {
         ShimError::Io { what, source } => (format!("{what}: {source}"), source.raw_os_error().unwrap_or(0)),
         ShimError::Failed(failure) => return failure.clone(),
+        ShimError::State(StoreError::Io { source, .. }) => (with_causes(error), source.raw_os_error().unwrap_or(0)),
         other => (other.to_string(), 0),
     };
     Failure { message, errno, kind: FailureKind::Runtime }

@@ -47,6 +47,27 @@ fn a_program_that_cannot_start_says_why() {
 }
 
 #[test]
+fn a_start_whose_state_cannot_be_written_fails_and_leaves_no_process() {
+    let mut fixture = script("");
+    let mark = fixture.dir.path().join("mark").display().to_string();
+    fixture.plan.bundle.process.args = vec!["/usr/bin/tail".to_owned(), "-F".to_owned(), mark.clone()];
+    fixture.plan.state.live = fixture.dir.path().join("no/such/state.json");
+    match fixture.launch().proceed(NetworkHandles::default(), &[]) {
+        Err(ShimError::Failed(failure)) => {
+            let said = failure.message.contains("write the state") && failure.message.contains("state.json");
+            assert!(said && failure.errno == rustix::io::Errno::NOENT.raw_os_error(), "{failure:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(!is_alive(&fixture.plan.run_dir));
+    assert_eq!((fixture.state().status, fixture.state().exit_code), (Status::Created, 128));
+    let runs = |entry: std::fs::DirEntry| {
+        std::fs::read(entry.path().join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&mark))
+    };
+    eventually("the program is killed", || !std::fs::read_dir("/proc").unwrap().flatten().any(runs));
+}
+
+#[test]
 fn a_shim_whose_engine_dies_before_the_start_ends_silently() {
     let fixture = script("touch started");
     let seed = Seed::fork_with::<PlainJail>(true).unwrap();
