@@ -4,7 +4,7 @@
     many.py -n 100 -j 8 --name docker --helpers 'dockerd|containerd' --start 'docker run -d --name m{i} bb:1 sleep 3600' \\
         --list 'docker ps -q' --stop 'docker rm -f m{i}'
 
-A --stop command with {all} in it removes them with one command.
+A --stop command with {all} in it removes them with one command. --compare FILE prints medians and ratios of what --json wrote there.
 --helpers is a regular expression on the command line; the workload (comm `sleep`) is left out. PSS is what counts: a page
 shared by all is counted once.
 """
@@ -15,6 +15,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import sys
 import time
 
@@ -24,7 +25,8 @@ def arguments():
     parser.add_argument("-n", type=int, default=20)
     parser.add_argument("-j", type=int, default=1, help="this many at a time")
     for name in ("name", "helpers", "start", "list", "stop"):
-        parser.add_argument(f"--{name}", required=True)
+        parser.add_argument(f"--{name}", required="--compare" not in sys.argv)
+    parser.add_argument("--compare", metavar="FILE")
     parser.add_argument("--workload", default="sleep")
     parser.add_argument("--json")
     return parser.parse_args()
@@ -85,8 +87,33 @@ def phase(options, command):
     return (time.perf_counter() - start) * 1000 / options.n, failed
 
 
+def compare(path):
+    """Prints the medians of each engine, and ours as part of each peer's."""
+    with open(path, encoding="utf-8") as file:
+        rows = [json.loads(line) for line in file]
+    for case in sorted({(row["n"], row["parallel"], row["together"]) for row in rows}):
+        chosen = [row for row in rows if (row["n"], row["parallel"], row["together"]) == case]
+        medians = {
+            name: {key: statistics.median(row[key] for row in chosen if row["name"] == name) for key in ("start_ms", "stop_ms", "pss_mib")}
+            for name in sorted({row["name"] for row in chosen})
+        }
+        rounds = sum(row["name"] == "ours" for row in chosen)
+        how = "one command" if case[2] else f"{case[1]} at a time"
+        print(f"n={case[0]}, started {case[1]} at a time, removed {how}, medians of {rounds}:")
+        for name, of in medians.items():
+            ratios = "".join(
+                f"  ours/{name} {what} {medians['ours'][key] / of[key]:.3f}"
+                for what, key in (("start", "start_ms"), ("remove", "stop_ms"), ("PSS", "pss_mib"))
+                if name != "ours" and "ours" in medians and of[key]
+            )
+            print(f"  {name:<8} start {of['start_ms']:7.2f} ms  remove {of['stop_ms']:7.2f} ms  PSS {of['pss_mib']:7.1f} MiB{ratios}")
+
+
 def main():
     options = arguments()
+    if options.compare:
+        compare(options.compare)
+        return
     pattern = re.compile(options.helpers)
     before = weigh(pattern, options.workload)
     start, failed = phase(options, options.start)
@@ -99,14 +126,14 @@ def main():
     together = " (one command)" if "{all}" in options.stop else ""
     each = (during[2] - before[2]) / options.n
     print(
-        f"{options.name:<10} n={options.n:<4} at a time {options.j:<2} start {start:7.1f} ms each  remove{together} {stop:7.1f} ms each  list {listed:6.1f} ms  "
+        f"{options.name:<10} n={options.n:<4} at a time {options.j:<2} start {start:7.1f} ms each  remove{together} {stop:7.2f} ms each  list {listed:6.1f} ms  "
         f"helpers {before[0]}->{during[0]}  PSS {before[2]:.1f}->{during[2]:.1f} MiB, {each:.3f} each  RSS {(during[1] - before[1]) / options.n:.2f} each  "
         f"errors {failed + failed_stop}",
         flush=True,
     )
     if options.json:
         with open(options.json, "a", encoding="utf-8") as file:
-            row = {"name": options.name, "n": options.n, "parallel": options.j, "start_ms": start, "stop_ms": stop, "list_ms": listed}
+            row = {"name": options.name, "n": options.n, "parallel": options.j, "together": bool(together), "start_ms": start, "stop_ms": stop, "list_ms": listed}
             row |= {"helpers": during[0], "pss_mib": during[2], "pss_each_mib": each, "errors": failed + failed_stop}
             print(json.dumps(row), file=file)
 
