@@ -1,25 +1,23 @@
 //! Repositories as build context and as a source of `ADD`.
 //!
 //! The program `git` fetches one commit into a directory of the store. It reads no configuration of the machine, of the user or
-//! of the repository, runs no hooks and no filters, takes no submodules, and speaks only the protocol that was asked for.
+//! of the repository, runs no hooks and no filters, takes no submodules, speaks only the protocol that was asked for, and has no
+//! rights where it needs none ([`super::git_process`]).
 
+use super::git_process::{GitProcess, NOBODY};
 use super::{Engine, EngineError};
 use crate::image::{Extracted, Images};
 use crate::step::Repository;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
-    AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Timespec, Timestamps, chmodat, openat, openat2, statat,
-    utimensat,
+    AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
+    fchown, openat, openat2, statat, utimensat,
 };
-use std::ffi::{CStr, OsStr};
-use std::io::{self, Read};
+use rustix::io::Errno;
+use std::ffi::CStr;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, ChildStdout, Command, Stdio};
+use std::path::PathBuf;
 
-/// Most bytes that are read of what git says.
-const MAX_SAID: usize = 16 << 20;
 /// Deepest directory of a repository.
 const MAX_DEPTH: usize = 400;
 
@@ -85,7 +83,7 @@ impl Fetching<'_> {
         let asked = if reference.is_empty() { "HEAD" } else { reference };
         let place = images.workspace()?;
         let peeled = format!("{asked}^{{}}");
-        let said = self.git(place.path(), &["ls-remote", "-q", "--", &self.repository.url, asked, &peeled])?;
+        let said = self.git(&place, &["ls-remote", "-q", "--", &self.repository.url, asked, &peeled])?;
         match choose(&said, asked) {
             Some((commit, name)) => {
                 self.check(&commit)?;
@@ -93,9 +91,9 @@ impl Fetching<'_> {
             }
             // A commit by its beginning is in no list: everything is fetched, and it is looked for.
             None if Repository::is_commit(reference) => {
-                self.everything(place.path())?;
+                self.everything(&place)?;
                 let wanted = format!("{reference}^{{commit}}");
-                let commit = self.git(place.path(), &["rev-parse", "--verify", "-q", "--end-of-options", &wanted]);
+                let commit = self.git(&place, &["rev-parse", "--verify", "-q", "--end-of-options", &wanted]);
                 let commit = commit.map_err(|_| self.absent(reference))?.trim().to_owned();
                 self.check(&commit)?;
                 let files = self.check_out(place, &commit)?;
@@ -122,10 +120,10 @@ impl Fetching<'_> {
     /// Fetches a commit; `name` is the reference it was found by.
     pub(super) fn fetch(&self, images: &Images, commit: &str, name: &str) -> Result<(OwnedFd, Extracted), EngineError> {
         let place = images.workspace()?;
-        self.begin(place.path())?;
+        self.begin(&place)?;
         let fetch = |what: &str| {
             let arguments = ["fetch", "-q", "--no-tags", "--depth=1", "--", &self.repository.url, what];
-            self.git(place.path(), &arguments).map(drop)
+            self.git(&place, &arguments).map(drop)
         };
         // Some servers give a commit by the name of a reference only, and some only with all that is before it.
         let outcome = fetch(commit).or_else(|error| match (error, name) {
@@ -133,12 +131,12 @@ impl Fetching<'_> {
             (error, "") => Err(error),
             (_, name) => fetch(name),
         });
-        let has = || self.git(place.path(), &["cat-file", "-e", commit]).is_ok();
+        let has = || self.git(&place, &["cat-file", "-e", commit]).is_ok();
         match outcome {
             Err(EngineError::Interrupted) => return Err(EngineError::Interrupted),
             Ok(()) if has() => {}
             outcome => {
-                let everything = self.everything(place.path());
+                let everything = self.everything(&place);
                 if !has() {
                     outcome.and(everything)?;
                     return Err(self.absent(commit));
@@ -148,13 +146,17 @@ impl Fetching<'_> {
         self.check_out(place, commit)
     }
 
-    fn begin(&self, place: &Path) -> Result<(), EngineError> {
+    fn begin(&self, place: &Extracted) -> Result<(), EngineError> {
+        if self.process().is_confined() {
+            let nobody = (Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)));
+            fchown(place.root(), nobody.0, nobody.1).map_err(|errno| self.unkept(errno))?;
+        }
         self.git(place, &["init", "-q", "--template=", "."])?;
         self.git(place, &["remote", "add", "origin", &self.repository.url]).map(drop)
     }
 
-    fn everything(&self, place: &Path) -> Result<(), EngineError> {
-        if !place.join(".git").exists() {
+    fn everything(&self, place: &Extracted) -> Result<(), EngineError> {
+        if !place.path().join(".git").exists() {
             self.begin(place)?;
         }
         let url = &self.repository.url;
@@ -164,20 +166,20 @@ impl Fetching<'_> {
 
     /// Puts a commit's files in place, as they would be anywhere: times are the commit's, modes those of git alone.
     fn check_out(&self, place: Extracted, commit: &str) -> Result<(OwnedFd, Extracted), EngineError> {
-        self.git(place.path(), &["-c", "advice.detachedHead=false", "checkout", "-q", "--detach", commit])?;
-        let time = self.git(place.path(), &["show", "-s", "--format=%ct", commit])?;
+        self.git(&place, &["-c", "advice.detachedHead=false", "checkout", "-q", "--detach", commit])?;
+        let time = self.git(&place, &["show", "-s", "--format=%ct", commit])?;
         let seconds: i64 = time.trim().parse().unwrap_or_default();
+        own(place.root(), 0).map_err(|errno| self.unkept(errno))?;
         let repository = place.path().join(".git");
-        let io = |source| EngineError::Git { url: self.repository.shown(), what: "keep its files".into(), source };
         if self.repository.keep_git_dir {
             match std::fs::remove_file(repository.join("FETCH_HEAD")) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(self.unkept(error)),
                 _ => {}
             }
         } else {
-            std::fs::remove_dir_all(&repository).map_err(io)?;
+            std::fs::remove_dir_all(&repository).map_err(|error| self.unkept(error))?;
         }
-        settle(place.root(), seconds, 0).map_err(|errno| io(errno.into()))?;
+        settle(place.root(), seconds, 0).map_err(|errno| self.unkept(errno))?;
         let directory = self.repository.directory.as_str();
         let within = if directory.is_empty() { "." } else { directory };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -190,113 +192,21 @@ impl Fetching<'_> {
         Ok((root, place))
     }
 
+    fn unkept(&self, source: impl Into<std::io::Error>) -> EngineError {
+        EngineError::Git { url: self.repository.shown(), what: "keep its files".into(), source: source.into() }
+    }
+
     fn failed(&self, what: String) -> EngineError {
         EngineError::Repository { url: self.repository.shown(), what }
     }
 
     /// Runs git in a directory and returns what it prints.
-    fn git(&self, place: &Path, arguments: &[&str]) -> Result<String, EngineError> {
-        #[expect(clippy::disallowed_methods, reason = "fetching a repository is git's work, outside of any sandbox")]
-        let mut command = Command::new("git");
-        command
-            .current_dir(place)
-            .args(["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", "-c", "core.autocrlf=false"])
-            .args(["-c", "submodule.recurse=false", "-c", "transfer.fsckObjects=true"])
-            .args(["-c", "core.logAllRefUpdates=false", "-c", "gc.auto=0", "-c", "maintenance.auto=false"])
-            .args(arguments)
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_ATTR_NOSYSTEM", "1")
-            .env("GIT_TERMINAL_PROMPT", "0")
-            .env("GIT_ALLOW_PROTOCOL", self.repository.protocol)
-            .env("GIT_LFS_SKIP_SMUDGE", "1");
-        for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"] {
-            command.env_remove(name);
-        }
-        let own_keys = "-o IdentityFile=none -o IdentitiesOnly=no -o ForwardAgent=no -o BatchMode=yes";
-        match &self.access {
-            GitAccess::Own => {}
-            // A Dockerfile names the server: it gets no name, password or key that it was not given.
-            GitAccess::Nobody | GitAccess::Agent(_) => {
-                command.env("HOME", place).env_remove("XDG_CONFIG_HOME").env_remove("GIT_ASKPASS");
-                command.env_remove("SSH_ASKPASS").env("GIT_SSH_COMMAND", format!("ssh -F /dev/null {own_keys}"));
-            }
-        }
-        match &self.access {
-            GitAccess::Agent(socket) => drop(command.env("SSH_AUTH_SOCK", socket)),
-            GitAccess::Nobody => drop(command.env_remove("SSH_AUTH_SOCK")),
-            GitAccess::Own => {}
-        }
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let io = |what: &str| {
-            let (url, what) = (self.repository.shown(), what.to_owned());
-            move |source| EngineError::Git { url, what, source }
-        };
-        let mut child = command.spawn().map_err(io("run the program 'git'"))?;
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let heard = self.hear(stdout, stderr);
-        if !matches!(heard, Ok(Some(_))) {
-            // It may be waiting for a server that does not answer.
-            let _ = child.kill();
-        }
-        let status = child.wait().map_err(io("wait for git"))?;
-        let Some((said, complaint)) = heard.map_err(io("hear git"))? else { return Err(EngineError::Interrupted) };
-        if status.success() {
-            return Ok(said);
-        }
-        let last = complaint.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("git says nothing");
-        Err(self.failed(last.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).take(400).collect()))
+    fn git(&self, place: &Extracted, arguments: &[&str]) -> Result<String, EngineError> {
+        self.process().run((place.path(), place.root()), arguments)
     }
 
-    /// Reads what git says on both streams; `None` when the fetching is to end.
-    fn hear(&self, stdout: Option<ChildStdout>, stderr: Option<ChildStderr>) -> io::Result<Option<(String, String)>> {
-        let (Some(mut stdout), Some(mut stderr)) = (stdout, stderr) else {
-            return Err(io::ErrorKind::BrokenPipe.into());
-        };
-        let (mut said, mut complaint) = (Vec::new(), Vec::new());
-        let (mut open_out, mut open_err) = (true, true);
-        while open_out || open_err {
-            let mut fds: Vec<PollFd<'_>> =
-                self.ends.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-            let ends = fds.len();
-            if open_out {
-                fds.push(PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::IN));
-            }
-            if open_err {
-                fds.push(PollFd::from_borrowed_fd(stderr.as_fd(), PollFlags::IN));
-            }
-            match poll(&mut fds, None) {
-                Err(rustix::io::Errno::INTR) => continue,
-                other => drop(other?),
-            }
-            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-            if ready[..ends].contains(&true) {
-                return Ok(None);
-            }
-            let mut ready = ready[ends..].iter();
-            if open_out && ready.next() == Some(&true) {
-                open_out = some(&mut stdout, &mut said)?;
-            }
-            if open_err && ready.next() == Some(&true) {
-                open_err = some(&mut stderr, &mut complaint)?;
-            }
-        }
-        Ok(Some((text(&said), text(&complaint))))
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Reads some bytes; false at the end.
-fn some(from: &mut impl Read, into: &mut Vec<u8>) -> io::Result<bool> {
-    let mut buffer = [0; 4096];
-    let count = from.read(&mut buffer)?;
-    into.extend_from_slice(&buffer[..count]);
-    match into.len() > MAX_SAID {
-        true => Err(io::Error::other("it says more than 16 MiB")),
-        false => Ok(count > 0),
+    fn process(&self) -> GitProcess<'_> {
+        GitProcess { repository: self.repository, access: &self.access, ends: self.ends }
     }
 }
 
@@ -316,16 +226,40 @@ fn choose(said: &str, asked: &str) -> Option<(String, String)> {
     names.iter().find_map(|before| find(format!("{before}{asked}^{{}}")).or_else(|| find(format!("{before}{asked}"))))
 }
 
-/// Gives everything below a directory, but `.git` at the top, the times and modes that it has anywhere.
-fn settle(directory: BorrowedFd<'_>, seconds: i64, depth: usize) -> Result<(), rustix::io::Errno> {
+/// Gives a directory and everything below it to root, and closes its directories to all others.
+fn own(directory: BorrowedFd<'_>, depth: usize) -> Result<(), Errno> {
     if depth > MAX_DEPTH {
-        return Err(rustix::io::Errno::NAMETOOLONG);
+        return Err(Errno::NAMETOOLONG);
+    }
+    let root = (Some(Uid::ROOT), Some(Gid::ROOT));
+    fchown(directory, root.0, root.1)?;
+    fchmod(directory, Mode::from_raw_mode(0o755))?;
+    for entry in Dir::read_from(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => own(open_directory(directory, name)?.as_fd(), depth + 1)?,
+            _ => chownat(directory, name, root.0, root.1, AtFlags::SYMLINK_NOFOLLOW)?,
+        }
+    }
+    Ok(())
+}
+
+fn open_directory(at: BorrowedFd<'_>, name: &CStr) -> Result<OwnedFd, Errno> {
+    openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
+/// Gives everything below a directory, but `.git` at the top, the times and modes that it has anywhere.
+fn settle(directory: BorrowedFd<'_>, seconds: i64, depth: usize) -> Result<(), Errno> {
+    if depth > MAX_DEPTH {
+        return Err(Errno::NAMETOOLONG);
     }
     let time = Timespec { tv_sec: seconds, tv_nsec: 0 };
     let times = Timestamps { last_access: time, last_modification: time };
-    let open = |at: BorrowedFd<'_>, name: &CStr| {
-        openat(at, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-    };
     for entry in Dir::read_from(directory)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -335,7 +269,7 @@ fn settle(directory: BorrowedFd<'_>, seconds: i64, depth: usize) -> Result<(), r
         let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => {
-                settle(open(directory, name)?.as_fd(), seconds, depth + 1)?;
+                settle(open_directory(directory, name)?.as_fd(), seconds, depth + 1)?;
                 chmodat(directory, name, Mode::from_raw_mode(0o755), AtFlags::empty())?;
             }
             FileType::RegularFile => {
@@ -344,7 +278,7 @@ fn settle(directory: BorrowedFd<'_>, seconds: i64, depth: usize) -> Result<(), r
             }
             _ => {}
         }
-        utimensat(directory, OsStr::from_bytes(name.to_bytes()), &times, AtFlags::SYMLINK_NOFOLLOW)?;
+        utimensat(directory, name, &times, AtFlags::SYMLINK_NOFOLLOW)?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod create;
 mod credentials;
 mod error;
 mod exec;
+mod git_process;
 mod hardening;
 mod images;
 pub mod merge;

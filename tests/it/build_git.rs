@@ -201,3 +201,67 @@ fn names_of_repositories_are_no_options_and_speak_no_other_protocol() {
     }
     assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0, "nothing is left");
 }
+
+#[test]
+fn git_reads_what_a_server_sends_without_rights() {
+    requires!(root, program "git");
+    let world = World::new();
+    // A server that says nothing, so that git can be looked at.
+    let server = world.within(|| std::net::TcpListener::bind("127.0.0.1:9418").unwrap());
+    let mut build = world.spawn(&["build", "-o", "none", "git://127.0.0.1/silent.git"]);
+    let find = || {
+        let mut all = std::fs::read_dir("/proc").unwrap().flatten().map(|entry| entry.path());
+        let git =
+            |line: &[u8]| line.starts_with(b"git\0") && String::from_utf8_lossy(line).contains("127.0.0.1/silent.git");
+        all.find(|place| std::fs::read(place.join("cmdline")).is_ok_and(|line| git(&line)))
+    };
+    let process = crate::support::wait_for("git", 10, find);
+    let status = std::fs::read_to_string(process.join("status")).unwrap();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    for ids in ["Uid:", "Gid:"] {
+        assert_eq!(field(ids), ["1879048190"; 4], "{status}");
+    }
+    for set in ["CapPrm:", "CapEff:", "CapBnd:", "CapAmb:"] {
+        assert_eq!(field(set), ["0000000000000000"], "{set} {status}");
+    }
+    assert_eq!((field("NoNewPrivs:"), field("Groups:"), field("NSpid:").len()), (vec!["1".to_owned()], vec![], 2));
+    // It ends with the build, however that ends.
+    build.kill().unwrap();
+    build.wait().unwrap();
+    crate::support::wait_for("the end of git", 10, || find().is_none().then_some(()));
+    drop(server);
+}
+
+#[test]
+fn a_git_that_was_taken_over_reads_and_changes_nothing_of_the_host() {
+    requires!(root, landlock >= 2);
+    let world = World::new();
+    let place = tempfile::tempdir_in("/var/tmp").unwrap();
+    let (outside, git) = (place.path().join("open"), place.path().join("bin/git"));
+    // Open to everybody, so that it is not its owner's id alone that closes it.
+    for (path, mode) in [(place.path(), 0o755), (&outside, 0o777), (git.parent().unwrap(), 0o755)] {
+        std::fs::create_dir_all(path).unwrap();
+        std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
+    }
+    std::fs::write(outside.join("file"), "host").unwrap();
+    let tries = format!(
+        "#!/bin/sh\nO={}\ntry() {{ if eval \"$2\" 2>/dev/null >&2; then printf '%s=yes ' $1; else printf '%s=no ' $1; fi; }}\n\
+         {{ try own 'touch /tmp/x'; try write 'touch $O/x'; try read 'cat $O/file'; try shadow 'cat /etc/shadow'; try list 'ls /home /root'; \
+         try run 'cp /bin/true /tmp/t && /tmp/t'; try environ 'cat /proc/1/environ'; echo; }} >&2\nexit 1\n",
+        outside.display()
+    );
+    std::fs::write(&git, tries).unwrap();
+    std::fs::set_permissions(&git, PermissionsExt::from_mode(0o755)).unwrap();
+    let path = format!("{}:{}", git.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let commit = format!("git://127.0.0.1/app.git#{}", "a".repeat(40));
+    let seen = world.bulkhead_in(&["build", "-o", "none", &commit], None, &[("PATH", &path)]);
+    let said = seen.fails(1, &["git cannot fetch"]);
+    let line = "own=yes write=no read=no shadow=no list=no run=no environ=no";
+    assert!(said.contains(line), "{said}");
+    // By hand, as root: it can.
+    let by_hand = host("sh", &["-c", &format!("cd / && {} 2>&1; rm -f /tmp/x /tmp/t", git.display())]).stdout;
+    assert!(by_hand.contains("write=yes read=yes shadow=yes"), "{by_hand}");
+}
