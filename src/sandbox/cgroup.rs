@@ -219,6 +219,21 @@ impl Cgroups {
         self.unified
     }
 
+    /// Kills whoever is in the groups, a keeper that nobody else knows of included, and removes them.
+    pub(super) fn clear(&mut self) {
+        self.kill_keepers();
+        let _ = self.kill_all();
+        self.remove();
+    }
+
+    /// Kills a keeper that has a group of its own. It may be waiting for a socket whose other end is ours.
+    fn kill_keepers(&self) {
+        for group in self.groups.iter().filter(|_| self.unified) {
+            // A group that is not there, or is empty, needs no killing.
+            let _ = put(&group.dir.with_file_name(KEEPER).join("cgroup.kill"), "1");
+        }
+    }
+
     /// Removes the groups, waiting a little for processes on their way out.
     pub(super) fn remove(&mut self) {
         for group in self.groups.drain(..) {
@@ -245,9 +260,11 @@ pub fn sweep(plan: &CgroupPlan) -> Result<(), LaunchError> {
     let mut groups = Cgroups {
         unified: plan.unified,
         path: plan.path.clone(),
-        groups: plan.groups.iter().map(made).filter(|group| group.dir.exists()).collect(),
+        // Of a removal that was cut off the topmost may be all there is.
+        groups: plan.groups.iter().filter(|group| group.mount.join(&plan.path).exists()).map(made).collect(),
         missing: Vec::new(),
     };
+    groups.kill_keepers();
     groups.kill_all()?;
     groups.remove();
     Ok(())

@@ -65,7 +65,7 @@ impl Launch {
         // Processes are born in groups of version 2, and join those of version 1 later: these are made while the mounter works.
         let mut born_in = if plan.cgroup.unified { Some(groups(&plan)?) } else { None };
         let started = start(bundle, &plan, host, stdio, reuse, nest, born_in.as_ref());
-        let mut pending = started.inspect_err(|_| born_in.iter_mut().for_each(Cgroups::remove))?;
+        let mut pending = started.inspect_err(|_| born_in.iter_mut().for_each(Cgroups::clear))?;
         let cgroups = pending.cgroups.insert(match born_in {
             Some(cgroups) => cgroups,
             None => groups(&plan)?,

@@ -134,8 +134,7 @@ impl Pending {
             }
         }
         if let Some(mut cgroups) = self.cgroups.take() {
-            let _ = cgroups.kill_all();
-            cgroups.remove();
+            cgroups.clear();
         }
     }
 }

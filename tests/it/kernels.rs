@@ -81,3 +81,27 @@ fn a_limit_whose_controller_is_not_handed_down_says_what_to_do() {
     drop(gone);
     refused.fails(125, &["memory.max", "has processes of its own", "/leaf"]);
 }
+
+#[test]
+fn groups_whose_removal_was_cut_off_are_swept() {
+    requires!(root, cgroup_v2);
+    let mount = std::path::PathBuf::from("/sys/fs/cgroup");
+    let path = format!("bulkhead-swept-{}", std::process::id());
+    let top = mount.join(&path);
+    let group = Group { mount, controllers: Vec::new(), writes: Vec::new() };
+    let plan = CgroupPlan { unified: true, path, groups: vec![group], devices: None };
+    // The group of the container's processes goes first; whoever is in the keeper's may wait for a word from us.
+    for below in [&["keeper"][..], &[], &["payload", "keeper"]] {
+        std::fs::create_dir(&top).unwrap();
+        below.iter().for_each(|name| std::fs::create_dir(top.join(name)).unwrap());
+        let mut waiting = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+        if let Some(last) = below.last() {
+            std::fs::write(top.join(last).join("cgroup.procs"), waiting.id().to_string()).unwrap();
+        }
+        let began = std::time::Instant::now();
+        sweep(&plan).unwrap();
+        assert!(!top.exists() && began.elapsed().as_secs() < 5, "{below:?}: {:?}", began.elapsed());
+        let _ = waiting.kill();
+        waiting.wait().unwrap();
+    }
+}
