@@ -95,7 +95,11 @@ fn require(limits: &Limits, layout: &CgroupLayout) -> Result<(), PlanError> {
     ];
     for (limit, asked, controller, option) in wanted {
         if asked && !offered(controller) {
-            return Err(PlanError::NoController { limit, controller, option });
+            let missing = match is_unified(layout) {
+                true => "the control group above hands it not down (its cgroup.subtree_control)",
+                false => "it is not mounted",
+            };
+            return Err(PlanError::NoController { limit, controller, option, missing });
         }
     }
     Ok(())

@@ -64,6 +64,8 @@ fn a_limit_whose_controller_is_not_handed_down_says_what_to_do() {
     requires!(root, cgroup_v2);
     let world = World::new();
     world.busybox();
+    // The first container with limits has the topmost group hand controllers down.
+    world.ok(&["run", "--rm", "--network", "none", "-m", "64m", "busybox", "true"]);
     // A place as inside another engine's container: the topmost group seen has processes.
     let group = format!("/sys/fs/cgroup/bhtest-{}", std::process::id());
     let script = "mkdir $0 && echo $$ > $0/cgroup.procs && exec unshare --cgroup --mount sh -c \

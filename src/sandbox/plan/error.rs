@@ -47,9 +47,7 @@ pub enum PlanError {
     #[error("sysctl {0:?}: the value has control characters")]
     SysctlValue(String),
     /// A limit whose controller the kernel does not offer.
-    #[error(
-        "limit {limit}: the kernel offers no {controller} controller (build option {option}, or it is not mounted)"
-    )]
+    #[error("limit {limit}: there is no {controller} controller here (the kernel lacks {option}, or {missing})")]
     NoController {
         /// What was asked for.
         limit: &'static str,
@@ -57,6 +55,8 @@ pub enum PlanError {
         controller: &'static str,
         /// Kernel build option.
         option: &'static str,
+        /// Why else it may be missing.
+        missing: &'static str,
     },
     /// A limit with a value that cannot be.
     #[error("limit {limit}: {value:?} is not a valid value")]
