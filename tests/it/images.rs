@@ -1,6 +1,6 @@
 //! Images: `import load save images tag rmi history image inspect`, and archives that are not what they should be.
 
-use crate::support::{World, busybox_tar, host, requires};
+use crate::support::{BULKHEAD, World, busybox_tar, host, requires};
 use std::path::Path;
 
 fn text(path: &Path) -> &str {
@@ -289,4 +289,26 @@ fn podman_takes_what_we_save_and_we_what_it_saves() {
         }
         world.ok(&["rmi", "busybox"]);
     }
+}
+
+#[test]
+fn in_a_chroot_it_is_said_that_nothing_can_be_unpacked_there() {
+    requires!(root);
+    let world = World::new();
+    let place = world.path("all").display().to_string();
+    std::fs::create_dir(&place).unwrap();
+    let script = "mount --rbind / \"$0\" && exec chroot \"$0\" \"$@\"";
+    let (root, run, tar) = (world.root.to_str().unwrap(), world.run.to_str().unwrap(), busybox_tar());
+    let inside = [BULKHEAD, "--root", root, "--run", run, "import", tar.to_str().unwrap(), "x"];
+    let seen = host("unshare", &[&["-m", "sh", "-c", script, &place][..], &inside].concat());
+    seen.fails(
+        1,
+        &["confine the unpacking process", "the kernel makes no user namespaces here: in a chroot", "pivot_root"],
+    );
+    assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0, "nothing is left");
+    let packed = world.path("x.tar.gz").display().to_string();
+    host("sh", &["-c", "gzip -c \"$0\" > \"$1\"", tar.to_str().unwrap(), &packed]).ok();
+    let inside = [&inside[..6], &[&packed, "x"]].concat();
+    let seen = host("unshare", &[&["-m", "sh", "-c", script, &place][..], &inside].concat());
+    seen.fails(1, &["confine the inflating process", "the kernel makes no user namespaces here"]);
 }

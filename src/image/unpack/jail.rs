@@ -24,14 +24,23 @@ const MEMORY: u64 = 512 << 20;
 /// Descriptors a worker may hold.
 const DESCRIPTORS: u64 = 64;
 
+/// What a worker says that has made its namespaces; one that could not says `f` and the error's number.
+const READY: &[u8; 1] = b"r";
 /// What a worker says that was not let in; why is the parent's to say.
 pub(super) const GAVE_UP: &str = "the parent gave up";
 
 /// What the parent does for a worker that has made its namespaces: maps its ids and hands over the tree.
 pub(super) fn admit(pid: i32, channel: BorrowedFd<'_>, tree: Option<BorrowedFd<'_>>) -> io::Result<()> {
     let mut ready = [0];
+    let ended = || io::Error::other("the worker ended before it was ready");
     if rustix::io::read(channel, &mut ready)? != 1 {
-        return Err(io::Error::other("the worker ended before it was ready"));
+        return Err(ended());
+    }
+    if ready != *READY {
+        let mut number = [0; 4];
+        let length = rustix::io::read(channel, &mut number)?;
+        let number = if length == number.len() { i32::from_le_bytes(number) } else { return Err(ended()) };
+        return Err(no_namespaces(number));
     }
     let map = format!("0 {BASE} {IDS}");
     for file in ["uid_map", "gid_map"] {
@@ -63,6 +72,19 @@ pub(super) fn admit(pid: i32, channel: BorrowedFd<'_>, tree: Option<BorrowedFd<'
     Ok(())
 }
 
+/// Says why a worker could not make its namespaces (*unshare(2)*, *user_namespaces(7)*).
+fn no_namespaces(number: i32) -> io::Error {
+    let why = match number {
+        libc::EPERM => {
+            "the kernel makes no user namespaces here: in a chroot it never does (enter the directory with pivot_root or as a \
+             container), and what started this program may forbid them"
+        }
+        libc::ENOSPC => "no more user namespaces are allowed: raise the sysctl user.max_user_namespaces",
+        _ => return io::Error::from_raw_os_error(number),
+    };
+    io::Error::other(format!("{why} ({})", io::Error::from_raw_os_error(number)))
+}
+
 fn write_proc(pid: i32, file: &str, text: &str) -> io::Result<()> {
     let path = Path::new("/proc").join(pid.to_string()).join(file);
     rustix::io::write(File::options().write(true).open(path)?, text.as_bytes())?;
@@ -74,10 +96,13 @@ pub(super) fn enter(channel: BorrowedFd<'_>, with_tree: bool) -> io::Result<()> 
     use nix::sched::CloneFlags;
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     let memory = memory_limit()?;
-    nix::sched::unshare(
-        CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS,
-    )?;
-    rustix::io::write(channel, b"r")?;
+    let namespaces =
+        CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
+    if let Err(errno) = nix::sched::unshare(namespaces) {
+        rustix::io::write(channel, &[b"f", &(errno as i32).to_le_bytes()[..]].concat())?;
+        return Err(io::Error::other(GAVE_UP));
+    }
+    rustix::io::write(channel, READY)?;
     let tree = receive(channel)?;
     nix::unistd::setgroups(&[])?;
     nix::unistd::setresgid(0.into(), 0.into(), 0.into())?;
