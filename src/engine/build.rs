@@ -1,6 +1,7 @@
 //! What the engine does for the builder: trees on layers, commands run behind a container's walls, layers and images.
 
 use super::build_cache::StepCache;
+use super::build_imports::Imports;
 use super::registry::Fetch;
 use super::remove::TREE;
 use super::request::{MountRequest, NetworkMode};
@@ -11,7 +12,8 @@ use crate::image::{Active, Extracted, Hold, Image, ImageError, Images, Layer, Sn
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
 use crate::step::{
-    BaseImage, BuildHost, CacheWish, CommittedLayer, Moved, Remote, RemoteWish, RunOrder, StepMount, Tree,
+    BaseImage, BuildHost, CacheWish, CommittedLayer, ImportEvent, Imported, Moved, Remote, RemoteWish, RunOrder,
+    StepMount, Tree,
 };
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
@@ -62,6 +64,7 @@ pub struct Builder<'a> {
     /// Readable once the build is to end because a step failed.
     pub(super) halted: OwnedFd,
     fetch: Option<(Fetch<'a>, bool)>,
+    pub(super) imports: Imports,
     _hold: Hold,
 }
 
@@ -123,6 +126,7 @@ impl Engine {
             interrupt,
             halted,
             fetch: None,
+            imports: Imports::default(),
             _hold: hold,
         })
     }
@@ -276,6 +280,16 @@ impl<'a> BuildHost for Builder<'a> {
         let Some(parent) = chain.last() else { return Ok(layer.clone()) };
         let layer = self.images.rebase_layer(&layer.chain_id, parent)?;
         Ok(CommittedLayer { diff_id: layer.diff_id, chain_id: layer.chain_id, size: layer.size })
+    }
+
+    fn import(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+        only: Option<&CommittedLayer>,
+        tell: &(dyn Fn(ImportEvent<'_>) + Sync),
+    ) -> Result<Option<Imported>, EngineError> {
+        self.import_step(key, parent, only, tell)
     }
 
     fn rest(&self, time: Duration) -> Result<(), EngineError> {

@@ -209,7 +209,7 @@ impl Builder<'_> {
     }
 
     /// One descriptor that is readable when the build is to end, for whatever reason.
-    fn any_end(&self) -> Result<OwnedFd, EngineError> {
+    pub(super) fn any_end(&self) -> Result<OwnedFd, EngineError> {
         let make = || -> Result<OwnedFd, rustix::io::Errno> {
             let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
             for (number, fd) in self.end_descriptors().into_iter().enumerate() {

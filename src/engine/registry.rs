@@ -129,7 +129,8 @@ impl Credentials for Only<'_> {
     }
 }
 
-fn of_images(error: ImageError) -> EngineError {
+/// Makes a use case's error of what images say.
+pub(super) fn of_images(error: ImageError) -> EngineError {
     match error {
         ImageError::Registry(error) => failed(error),
         other => other.into(),

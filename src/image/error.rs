@@ -96,6 +96,14 @@ pub enum ImageError {
     /// A registry could not be asked, or what it gave cannot be used.
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    /// A build cache is not written where something else is.
+    #[error("write a build cache to {}: {why}; name an empty directory, or one that holds a cache of ours", path.display())]
+    CachePlace {
+        /// The directory.
+        path: PathBuf,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// A layer could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),
@@ -127,6 +135,11 @@ impl ImageError {
     /// Wraps a refusal that concerns no path.
     pub(super) fn stream(action: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: PathBuf::from("archive"), source }
+    }
+
+    /// Takes out what was found while a layer was put together for somebody else; the error itself where it is another.
+    pub(super) fn of_packing(error: io::Error) -> Result<Self, io::Error> {
+        error.downcast::<Self>()
     }
 
     /// Wraps a malformed document.

@@ -4,9 +4,10 @@
 //! an unpacked directory (`snapshots/<chain id>/fs`, plain ids, overlay's own marks) beside the *split form* of its tar,
 //! from which the tar is put together again byte by byte. Archives are parsed by the jailed processes of [`unpack`] only,
 //! but for the plain outer tar and the JSON documents of `load`, which are read by bounded code. Registries are asked by
-//! [`registry`] alone. Never mounts, never prints.
+//! [`registry`] alone; `cached` reads and writes images that carry build steps. Never mounts, never prints.
 
 mod archive;
+mod cached;
 pub mod diff;
 mod durable;
 mod error;
@@ -29,6 +30,7 @@ mod tree;
 pub mod unpack;
 mod usage;
 
+pub use cached::{CACHE_FIELD, CacheImage, CacheLayout, KnownStep, StepRecord, StepTable, attach_steps};
 pub use error::ImageError;
 pub use extract::{Extracted, may_be_archive};
 pub use import::ImportOptions;

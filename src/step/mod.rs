@@ -7,7 +7,7 @@ mod remote;
 
 pub use remote::{Moved, Remote, RemoteError, RemoteFile, RemoteWish, Repository, is_file_address};
 
-use crate::base::Digest;
+use crate::base::{Digest, Timestamp};
 use crate::oci::{ImageConfig, Platform};
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +34,26 @@ pub struct CommittedLayer {
     pub chain_id: Digest,
     /// Bytes of file content.
     pub size: u64,
+}
+
+/// What a step led to elsewhere, its layer taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Imported {
+    /// The layer; a step that changed nothing has none.
+    pub layer: Option<CommittedLayer>,
+    /// When the step was done.
+    pub created: Timestamp,
+    /// Which cache had it.
+    pub from: String,
+}
+
+/// What is told while a step is looked for in the caches that a build was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ImportEvent<'e> {
+    /// Something is of no use.
+    Warning(&'e str),
+    /// That many bytes of its layer are here, of all there will be.
+    Moved(u64, u64),
 }
 
 /// A file that a `RUN` needs and that is in no layer: the script of a here-document.
@@ -306,6 +326,19 @@ pub trait BuildHost: Sync {
     /// # Errors
     /// When it is not here, or the system refuses.
     fn rebase(&self, layer: &CommittedLayer, chain: &[Digest]) -> Result<CommittedLayer, Self::Error>;
+
+    /// Finds what a step on a chain (its top-most layer) led to in the caches that the build was given, and takes its layer in.
+    /// With `only`, no other layer will do. What is missing, damaged or wrong there is told, and the step not found.
+    ///
+    /// # Errors
+    /// When the build is told to end.
+    fn import(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+        only: Option<&CommittedLayer>,
+        tell: &(dyn Fn(ImportEvent<'_>) + Sync),
+    ) -> Result<Option<Imported>, Self::Error>;
 
     /// Waits for a moment, for what another build does.
     ///

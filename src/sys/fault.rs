@@ -170,6 +170,12 @@ points! {
     fail CacheFilled = "cache.filled";
     /// A cache of build steps is out of its place and still there.
     cut CacheGone = "cache.gone";
+    /// A blob of a cache that is given out is whole and not in its place.
+    fail CacheBlob = "cache.blob";
+    /// A cache that is given out has all its blobs, and its index is the one before.
+    fail CacheComplete = "cache.complete";
+    /// A cache that is given out is in its place, and what the one before had is still there.
+    cut CacheReplaced = "cache.replaced";
     /// A build step's tree exists.
     cut StepPrepared = "step.prepared";
     /// A build step's command has ended.

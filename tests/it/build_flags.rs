@@ -74,9 +74,6 @@ fn ids_metadata_and_annotations_are_written() {
     world.bulkhead(&["build", "--annotation", "index:a=b", "app"]).fails(125, &["manifest"]);
     world.bulkhead(&["build", "--sbom=true", "app"]).fails(1, &["--sbom=false"]);
     world.ok(&["build", "-q", "--sbom=false", "--provenance=false", "app"]);
-    world.bulkhead(&["build", "--cache-to", "type=local,dest=x", "app"]).fails(1, &["--cache-to"]);
-    let read = world.bulkhead(&["build", "-q", "--cache-from", "app:1", "app"]).code(0);
-    assert!(read.stderr.contains("warning: --cache-from app:1"), "{}", read.stderr);
 }
 
 #[test]

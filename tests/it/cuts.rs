@@ -18,6 +18,7 @@ const SAVED: &str = "@saved";
 const CONTEXT: &str = "@context";
 const MOUNTS: &str = "@mounts";
 const NAMED: &str = "named=@named";
+const GIVEN: &str = "type=local,dest=@given";
 const PULLED: &str = "@pulled";
 
 type Words = &'static [&'static str];
@@ -146,6 +147,15 @@ const SCENARIOS: &[Scenario] = &[
         clear: &[],
         undo: &[&["rmi", "built:1"]],
     },
+    // The directory is no part of the store, and what is left in it goes with the next export.
+    Scenario {
+        name: "cache export",
+        prepare: &[],
+        command: &["build", "--no-cache", "-t", "built:1", "--cache-to", GIVEN, CONTEXT],
+        done: &[],
+        clear: &[],
+        undo: &[&["rmi", "built:1"]],
+    },
     Scenario {
         name: "pull",
         prepare: &[],
@@ -267,8 +277,10 @@ impl Bench {
         world.ok(&["run", "--rm", "-p", "8080:80", "busybox", "true"]);
         let foreign = empty_groups();
         let bench = Self { world, registry, foreign, before: Default::default(), known: Default::default() };
-        // The directories that pulls and caches of steps lie in stay, too.
-        for words in [&["pull", "-q", PULLED][..], &["rmi", PULLED], MAKE_MOUNTS, &["rmi", "built:1"], PRUNE] {
+        // The directories that pulls and caches of steps lie in stay, too, and what is known of the blob that busybox became.
+        let given: Words = &["build", "-t", "built:1", "--cache-to", GIVEN, CONTEXT];
+        let remove: Words = &["rmi", "built:1"];
+        for words in [&["pull", "-q", PULLED][..], &["rmi", PULLED], MAKE_MOUNTS, remove, given, remove, PRUNE] {
             bench.say(words, &[]).ok();
         }
         bench.forget_build_cache();
@@ -285,6 +297,7 @@ impl Bench {
             CONTEXT => self.world.path("context").to_str().unwrap().to_owned(),
             MOUNTS => self.world.path("mounts").to_str().unwrap().to_owned(),
             NAMED => format!("named={}", self.world.path("named").display()),
+            GIVEN => format!("type=local,mode=max,dest={}", self.world.path("given").display()),
             PULLED => format!("{}/app:1", self.registry.address),
             other => other.to_owned(),
         };

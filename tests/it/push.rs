@@ -6,14 +6,14 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 
 /// Debian's `docker-registry`, in the world's network namespace; ends with this value.
-struct Distribution {
+pub(crate) struct Distribution {
     child: Child,
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Distribution {
     /// Starts one without TLS on loopback.
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         Self::begin(world, "127.0.0.1:5000", "", "http")
     }
 

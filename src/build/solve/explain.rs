@@ -15,6 +15,8 @@ pub enum Reason {
     Cached,
     /// The same step was performed a moment ago: by another stage, or by another build.
     Shared,
+    /// A cache that the build was given had its result.
+    Imported(String),
     /// `--no-cache`, `--no-cache-filter`.
     NotAsked,
     /// Nothing like it is in the cache.
@@ -166,7 +168,7 @@ fn variables(env: Option<&Value>) -> BTreeMap<String, String> {
 impl Reason {
     /// Tells whether the step was not performed.
     pub fn is_cached(&self) -> bool {
-        matches!(self, Self::Cached | Self::Shared)
+        matches!(self, Self::Cached | Self::Shared | Self::Imported(_))
     }
 
     /// Returns the reasons for programs: an array of objects with `kind` and `name`.
@@ -175,6 +177,7 @@ impl Reason {
         match self {
             Self::Cached => json!([]),
             Self::Shared => one("shared"),
+            Self::Imported(from) => json!([{ "kind": "imported", "name": from }]),
             Self::NotAsked => one("no-cache"),
             Self::First => one("first"),
             Self::LayerGone => one("layer-gone"),
@@ -204,6 +207,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Cached => f.write_str("nothing it is made of has changed"),
             Self::Shared => f.write_str("the same step was done a moment ago"),
+            Self::Imported(from) => write!(f, "its result was taken from {from}"),
             Self::NotAsked => f.write_str("the cache was not to be used"),
             Self::First => f.write_str("nothing like it is in the cache"),
             Self::LayerGone => f.write_str("its layer has been removed from the cache"),

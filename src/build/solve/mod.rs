@@ -25,6 +25,7 @@ use super::context::Context;
 use super::dockerfile::parse;
 use super::graph::{Graph, Settings, plan};
 use crate::base::{Digest, Timestamp};
+use crate::image::{CacheImage, StepRecord, attach_steps};
 use crate::oci::{History, ImageConfig};
 use crate::step::{BaseImage, BuildHost, CommittedLayer};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub struct BuildRequest {
     pub image: bool,
     /// `--annotation`: for the image's manifest.
     pub annotations: BTreeMap<String, String>,
+    /// `--cache-to type=inline`: the image carries the steps that made its layers.
+    pub inline: bool,
     /// Most steps that are performed side by side; 0 is as many as there are processors.
     pub parallel: usize,
 }
@@ -62,6 +65,8 @@ pub struct Built {
     pub config: ImageConfig,
     /// Chain ids of its layers, bottom first.
     pub chain: Vec<Digest>,
+    /// What a cache is made of: the target first, then the other stages, but those that one of them stands on.
+    pub stages: Vec<CacheImage>,
 }
 
 /// A stage, as far as it is done.
@@ -75,6 +80,8 @@ struct Done {
     noted: usize,
     /// When its last layer was made.
     created: Option<Timestamp>,
+    /// The steps that made its layers, but those of an image.
+    steps: Vec<StepRecord>,
 }
 
 /// Where events go; one at a time, from any thread.
@@ -102,13 +109,17 @@ pub fn build<H: BuildHost>(
     let done = Solver::new(host, context, cache, request, &graph, events).run();
     // What was hashed stays known even when a step failed; the cache is no part of the result.
     let saved = context.stats.save();
-    let done = done?;
+    let mut stages = done?;
     saved?;
+    let mut done = std::mem::take(&mut stages[graph.target]);
     let target = &graph.stages[graph.target];
     let mut config = target.config.clone();
-    config.created = Some(created(cache, request, &graph, &done)?);
-    config.history = done.history;
-    config.rootfs.diff_ids = done.diff_ids;
+    config.created = Some(created(host, cache, request, &graph, &mut done)?);
+    config.history = std::mem::take(&mut done.history);
+    config.rootfs.diff_ids = std::mem::take(&mut done.diff_ids);
+    if request.inline {
+        attach_steps(&mut config, &done.steps);
+    }
     let image = match request.image {
         true => Some(
             host.create_image(&config, &done.chain, &request.tags, &request.annotations).map_err(BuildError::Host)?,
@@ -118,7 +129,32 @@ pub fn build<H: BuildHost>(
     if let Some(image) = &image {
         events(BuildEvent::Finished { image, tags: &request.tags });
     }
-    Ok(Built { image, config, chain: done.chain })
+    let chain = done.chain.clone();
+    stages[graph.target] = done;
+    Ok(Built { image, config, chain, stages: cached_stages(&graph, stages) })
+}
+
+/// Makes what caches are made of: of stages that another stands on, or that are the same, one will do.
+fn cached_stages(graph: &Graph, stages: Vec<Done>) -> Vec<CacheImage> {
+    let image = |(planned, done): (&super::graph::PlannedStage, Done)| CacheImage {
+        platform: planned.config.platform(),
+        chain: done.chain,
+        steps: done.steps,
+    };
+    let mut images: Vec<CacheImage> = graph.stages.iter().zip(stages).map(image).collect();
+    let target = images.remove(graph.target);
+    images.insert(0, target);
+    let stands_on = |above: &CacheImage, below: &CacheImage| {
+        above.chain.starts_with(&below.chain) && above.steps.starts_with(&below.steps)
+    };
+    let needed = |at: usize| {
+        let image = &images[at];
+        let covered = |(other, above): (usize, &CacheImage)| {
+            other != at && stands_on(above, image) && (other < at || !stands_on(image, above))
+        };
+        at == 0 || (!image.steps.is_empty() && !images.iter().enumerate().any(covered))
+    };
+    (0..images.len()).filter(|at| needed(*at)).map(|at| images[at].clone()).collect()
 }
 
 fn plan_with<H: BuildHost>(
@@ -152,12 +188,13 @@ fn plan_with<H: BuildHost>(
 
 /// When the image was made: with its last layer, so that a cached build gives the same image again. A build that only
 /// changes the configuration is remembered for that.
-fn created<E: std::error::Error + Send + Sync>(
+fn created<H: BuildHost>(
+    host: &H,
     cache: &BuildCache,
     request: &BuildRequest,
     graph: &Graph,
-    done: &Done,
-) -> Result<Timestamp, BuildError<E>> {
+    done: &mut Done,
+) -> Result<Timestamp, BuildError<H::Error>> {
     if let Some(epoch) = request.epoch {
         return Ok(Timestamp(epoch.saturating_mul(1_000_000_000)));
     }
@@ -168,19 +205,33 @@ fn created<E: std::error::Error + Send + Sync>(
     let text = serde_json::json!({ "image": target.config, "key": done.key }).to_string();
     let key = Digest::of(text.as_bytes());
     let parent = done.chain.last();
-    if let (Some(record), false) = (cache.get(&key, parent), request.no_cache) {
-        cache.touch(&key);
-        return Ok(record.created);
-    }
-    let record = CacheRecord {
-        schema: 1,
-        parent: parent.cloned(),
-        layer: None,
-        created: Timestamp::now(),
-        title: "image".into(),
+    let known = cache.get(&key, parent).filter(|_| !request.no_cache);
+    let created = match known {
+        Some(record) => {
+            cache.touch(&key);
+            record.created
+        }
+        None => {
+            let foreign = match request.no_cache {
+                true => None,
+                false => host.import(&key, parent, None, &|_| {}).map_err(BuildError::Host)?,
+            };
+            let created = foreign.map_or_else(Timestamp::now, |foreign| foreign.created);
+            let record =
+                CacheRecord { schema: 1, parent: parent.cloned(), layer: None, created, title: "image".into() };
+            cache.put(&key, &record)?;
+            created
+        }
     };
-    cache.put(&key, &record)?;
-    Ok(record.created)
+    done.steps.push(StepRecord {
+        key,
+        below: done.chain.len(),
+        layer: false,
+        detached: false,
+        created,
+        title: "image".into(),
+    });
+    Ok(created)
 }
 
 impl Done {

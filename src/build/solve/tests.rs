@@ -3,7 +3,9 @@
 use super::*;
 use crate::build::dockerfile::LineRange;
 use crate::oci::{ContainerConfig, Platform, RootFs};
-use crate::step::{CacheTree, CacheWish, Moved, Remote, RemoteWish, RunOrder, StepMount, StepSource, Tree};
+use crate::step::{
+    CacheTree, CacheWish, ImportEvent, Imported, Moved, Remote, RemoteWish, RunOrder, StepMount, StepSource, Tree,
+};
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -27,7 +29,12 @@ struct Fake {
     halted: AtomicBool,
     /// What addresses serve.
     served: Mutex<String>,
+    /// What other caches have, by key.
+    foreign: Mutex<BTreeMap<Digest, Foreign>>,
 }
+
+/// What a step led to elsewhere: the chain it stood on, and its layer.
+type Foreign = (Option<Digest>, Option<CommittedLayer>);
 
 struct Directory {
     path: PathBuf,
@@ -95,6 +102,7 @@ impl Fake {
             together: Barrier::new(2),
             halted: AtomicBool::new(false),
             served: Mutex::new("one".into()),
+            foreign: Mutex::default(),
         };
         fs::create_dir(fake.path(&[])).unwrap();
         copy_tree(&fake.path(&[]), &fake.path(&[Digest::of(b"base")]));
@@ -255,6 +263,26 @@ impl BuildHost for Fake {
         Ok(CommittedLayer { diff_id, chain_id, size: 0 })
     }
 
+    fn import(
+        &self,
+        key: &Digest,
+        parent: Option<&Digest>,
+        only: Option<&CommittedLayer>,
+        tell: &(dyn Fn(ImportEvent<'_>) + Sync),
+    ) -> Result<Option<Imported>, NoImage> {
+        let foreign = self.foreign.lock().unwrap();
+        let Some((of, layer)) = foreign.get(key).filter(|(of, _)| of.as_ref() == parent) else { return Ok(None) };
+        if only.is_some() && layer.as_ref() != only {
+            tell(ImportEvent::Warning("another layer"));
+            return Ok(None);
+        }
+        if let Some(layer) = layer {
+            fs::create_dir_all(self.path(std::slice::from_ref(&layer.chain_id))).unwrap();
+        }
+        self.ran.lock().unwrap().push(format!("import on {}", of.is_some()));
+        Ok(Some(Imported { layer: layer.clone(), created: Timestamp(5_000_000_000), from: "afar".into() }))
+    }
+
     fn rest(&self, time: Duration) -> Result<(), NoImage> {
         std::thread::sleep(time);
         Ok(())
@@ -303,6 +331,7 @@ fn case_request() -> BuildRequest {
         epoch: None,
         image: true,
         annotations: BTreeMap::new(),
+        inline: false,
         parallel: 2,
     }
 }
@@ -674,4 +703,48 @@ fn a_linked_copy_stands_on_nothing_and_a_copy_from_a_stage_on_its_files() {
     assert!(reasons.contains("nothing it is made of has changed"), "{reasons}");
     case.write("Dockerfile", text("1").as_bytes());
     assert_eq!(case.build(false).1, Vec::<String>::new(), "what was made before is still known");
+}
+
+#[test]
+fn what_others_did_on_the_same_chain_is_taken_and_ones_own_record_stays() {
+    if !crate::tests::root() {
+        return;
+    }
+    let text = "FROM base AS one\nRUN write x 1\nFROM one AS two\nRUN write y 2\nFROM base\nCOPY --link file /l\nCOPY --from=two /y /\nENV A=1\n";
+    let files = [("Dockerfile", text), ("file", "f")];
+    let elsewhere = Case::new(&files);
+    let built = elsewhere.build(false).0.unwrap();
+    // The target first; the stage that another stands on is part of that one.
+    let steps: Vec<Vec<(usize, bool, &str)>> = built
+        .stages
+        .iter()
+        .map(|stage| stage.steps.iter().map(|step| (step.below, step.detached, step.title.as_str())).collect())
+        .collect();
+    let target = vec![(1, true, "COPY --link file /l"), (2, false, "COPY --from=two /y /")];
+    assert_eq!(steps, [target, vec![(1, false, "RUN write x 1"), (2, false, "RUN write y 2")]]);
+    let own = Case::new(&files);
+    let records = || BuildCache::new(elsewhere.cache.path()).entries().unwrap();
+    let give = |case: &Case, title: &str, change: &dyn Fn(&mut CacheRecord)| {
+        let mut entry = records().into_iter().find(|entry| entry.record.title == title).unwrap();
+        change(&mut entry.record);
+        case.host.foreign.lock().unwrap().insert(entry.key, (entry.record.parent, entry.record.layer));
+    };
+    give(&own, "RUN write x 1", &|_| {});
+    give(&own, "RUN write y 2", &|record| record.parent = Some(Digest::of(b"another chain")));
+    let (_, ran) = own.build(false);
+    // The rest was found to be there; the files of the fake's import are none, so what is copied is another.
+    assert_eq!(ran[..2], ["import on true", "write y 2"], "{ran:?}");
+    assert!(own.reasons.lock().unwrap().contains(&"its result was taken from afar".to_owned()));
+    assert!(own.build(false).1.is_empty(), "its record is kept");
+    assert_eq!(own.build(true).1, ["write x 1", "write y 2"], "--no-cache asks nobody");
+    // A record of one's own is not replaced: neither by one with another layer, nor by one of another parent.
+    let second = Case::new(&files);
+    let before = second.build(false).0.unwrap().chain;
+    let cache = BuildCache::new(second.cache.path());
+    let entry = cache.entries().unwrap().into_iter().find(|entry| entry.record.title == "RUN write x 1").unwrap();
+    let layer = entry.record.layer.clone().unwrap();
+    fs::remove_dir_all(second.host.path(&[layer.chain_id])).unwrap();
+    give(&second, "RUN write x 1", &|record| record.layer.as_mut().unwrap().diff_id = Digest::of(b"hostile"));
+    let (again, ran) = second.build(false);
+    assert_eq!((again.unwrap().chain, ran), (before, vec!["write x 1".to_owned()]));
 }

@@ -9,7 +9,8 @@ use crate::base::{Digest, Timestamp};
 use crate::build::cache::{BuildCache, CacheRecord, Parts};
 use crate::build::context::Context;
 use crate::build::graph::{CopyFrom, CopyPlan, Graph, Node, Operation, PlannedStage, Start};
-use crate::step::{BuildHost, CommittedLayer};
+use crate::image::StepRecord;
+use crate::step::{BuildHost, CommittedLayer, ImportEvent, Imported};
 use crate::store::RangeLock;
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -130,8 +131,8 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
     }
 
-    /// Performs everything; returns the target.
-    pub(super) fn run(mut self) -> Result<Done, BuildError<H::Error>> {
+    /// Performs everything; returns the stages.
+    pub(super) fn run(self) -> Result<Vec<Done>, BuildError<H::Error>> {
         let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let most = if self.request.parallel == 0 { processors() } else { self.request.parallel };
         let threads = most.min(self.state().schedule.width());
@@ -146,7 +147,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         if let Some(failure) = self.state().failure.take() {
             return Err(failure);
         }
-        Ok(self.done.swap_remove(self.graph.target).into_inner().unwrap_or_default())
+        Ok(self.done.into_iter().map(|done| done.into_inner().unwrap_or_default()).collect())
     }
 
     fn state(&self) -> MutexGuard<'_, State<'a, H>> {
@@ -240,6 +241,14 @@ impl<'a, H: BuildHost> Solver<'a, H> {
             (Some(below), true) => Digest::of(format!("{below} {key}").as_bytes()),
             _ => key.clone(),
         };
+        done.steps.push(StepRecord {
+            key: key.clone(),
+            below: done.chain.len(),
+            layer: record.layer.is_some(),
+            detached: node.operation.is_detached(),
+            created,
+            title: node.title.clone(),
+        });
         done.add(stage, whole, record, created);
         if number + 1 == stage.nodes.len() {
             done.end(stage);
@@ -284,6 +293,7 @@ impl<'a, H: BuildHost> Solver<'a, H> {
                     history: image.config.history.clone(),
                     noted: 0,
                     created: image.config.created,
+                    steps: Vec::new(),
                 }
             }
             Start::Stage(stage) => Done { noted: 0, ..self.stage(*stage).cloned().unwrap_or_default() },
@@ -377,6 +387,10 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
         let mut parts = step.known.parts.clone();
         parts.files = step.known.sources.prints();
+        if let Some((record, from)) = self.import(step, &parts)? {
+            self.explain(step, || Reason::Imported(from));
+            return Ok((record, true));
+        }
         self.explain(step, || self.reason(step, &parts));
         let layer = self.operate(&node.operation, step).map_err(|source| match source {
             StepError::Exit { code, tail } => {
@@ -390,6 +404,43 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         self.cache.put(key, &record)?;
         self.state().made.insert(key.clone(), record.clone());
         Ok((record, false))
+    }
+
+    /// Takes a step's result from the caches that the build was given. One's own record is never replaced: where there is one
+    /// of this parent whose layer is gone, only that layer will do.
+    fn import(
+        &self,
+        step: &Step<'_, H::View>,
+        parts: &Parts,
+    ) -> Result<Option<(CacheRecord, String)>, BuildError<H::Error>> {
+        let (key, parent) = (&step.known.key, step.parent());
+        let own = self.cache.any(key);
+        if !self.uses_cache(step.stage) || own.as_ref().is_some_and(|own| own.parent.as_ref() != parent) {
+            return Ok(None);
+        }
+        let only = own.as_ref().and_then(|own| own.layer.as_ref());
+        let id = step.id;
+        let tell = |event: ImportEvent<'_>| match event {
+            ImportEvent::Warning(text) => self.tell(BuildEvent::Warning { text }),
+            ImportEvent::Moved(bytes, of) => self.tell(BuildEvent::Moved { id, bytes, of: Some(of) }),
+        };
+        let found = self.host.import(key, parent, only, &tell).map_err(BuildError::Host)?;
+        let Some(Imported { layer, created, from }) = found else { return Ok(None) };
+        let record = match own {
+            Some(own) => {
+                self.cache.touch(key);
+                own
+            }
+            None => {
+                let title = step.node.title.clone();
+                let record = CacheRecord { schema: 1, parent: parent.cloned(), layer, created, title };
+                self.cache.keep_parts(key, parts);
+                self.cache.put(key, &record)?;
+                record
+            }
+        };
+        self.state().made.insert(key.clone(), record.clone());
+        Ok(Some((record, from)))
     }
 
     fn explain(&self, step: &Step<'_, H::View>, reason: impl FnOnce() -> Reason) {

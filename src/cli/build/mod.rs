@@ -1,6 +1,7 @@
 //! `build`: flags, the run of the builder, and its failures shown with the Dockerfile's lines.
 
 mod cache;
+mod caches;
 mod check;
 mod commit;
 mod explain;
@@ -27,6 +28,7 @@ use crate::engine::{EngineError, StepOptions};
 use crate::image::registry::RegistryError;
 use crate::image::{ImageError, Images};
 use crate::oci::{Platform, Reference};
+use caches::CacheTarget;
 use explain::Explanation;
 use output::Output;
 use progress::Progress;
@@ -82,8 +84,16 @@ fn flags(flags: Flags) -> Flags {
             "Additional build contexts (name=path, name=docker-image://image, name=URL of an archive or a repository)",
         ))
         .arg(list("build-arg", "Set build-time variables"))
-        .arg(list("cache-from", "External cache sources: read over, the store's own cache is used"))
-        .arg(list("cache-to", "Cache export destinations: refused, the cache stays in the store"))
+        .arg(list(
+            "cache-from",
+            "Take steps from caches you trust, for what they say of a step is believed (type=registry,ref=NAME; \
+             type=local,src=DIR; or NAME: an image here, else on its registry)",
+        ))
+        .arg(list(
+            "cache-to",
+            "Give the steps out as a cache: of the target, or mode=max of all stages (type=registry,ref=NAME[,mode=min|max]; \
+             type=local,dest=DIR[,mode=min|max]; type=inline: in the image itself)",
+        ))
         .arg(value("call", "string", "Set method for evaluating build (build|check)"))
         .arg(switch("check", "Look for mistakes in the Dockerfile, and build nothing"))
         .arg(switch("explain", "Say of each step which file, variable or parent made it necessary (not in Docker)"))
@@ -170,15 +180,6 @@ fn request(parsed: &Parsed, outputs: &[Output]) -> Result<BuildRequest, Failure>
             }
         }
     }
-    if let Some(to) = parsed.filled("cache-to") {
-        return Err(Failure::failed(format!(
-            "--cache-to {to}: this version keeps its cache in the store and exports none"
-        ))
-        .hint("leave the flag out; 'bulkhead save' takes an image with its layers elsewhere"));
-    }
-    if let Some(from) = parsed.filled("cache-from") {
-        talk(format!("warning: --cache-from {from}: this version reads no cache but the store's own\n"));
-    }
     let epoch = epoch(parsed, &settings)?;
     // Without an image to keep, names are those of the archive alone.
     let keeps = outputs.iter().any(Output::keeps_image);
@@ -190,6 +191,7 @@ fn request(parsed: &Parsed, outputs: &[Output]) -> Result<BuildRequest, Failure>
         epoch,
         image: outputs.iter().any(Output::needs_image),
         annotations: parsed.read_all("annotation", annotation)?.into_iter().collect(),
+        inline: false,
         parallel: 0,
         tags: if keeps { tags } else { Vec::new() },
     })
@@ -244,6 +246,9 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     if push.is_some() && request.tags.is_empty() {
         return Err(parsed.conflict("what is pushed needs a name: -t REGISTRY/NAME:TAG"));
     }
+    let caches = caches::targets(&parsed, &outputs)?;
+    request.inline = caches.contains(&CacheTarget::Inline);
+    let sources = caches::sources(&parsed)?;
     let options = options(&parsed, &request)?;
     let mut progress = Progress::of(&parsed)?;
     let engine = context.engine()?;
@@ -273,7 +278,8 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     };
     let cache = BuildCache::new(&engine.paths.root.join("build/cache"));
     let known = if outputs.iter().any(Output::keeps_image) { None } else { Some(images_before(context)?) };
-    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?.pulling(&fetch, parsed.switch("pull")?);
+    let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?;
+    let builder = builder.pulling(&fetch, parsed.switch("pull")?).importing(sources);
     let mut explanation = Explanation::default();
     let result = progress.during(|show| {
         build::build(&builder, files, &cache, &request, &mut |event| {
@@ -284,8 +290,13 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let written = result.as_ref().map_or(Ok(()), |built| {
         outputs.iter().try_for_each(|output| output.write(context, &builder, built, &tags, request.epoch))
     });
-    drop(builder);
     progress.finish();
+    // While the builder lives, so that nobody collects the layers.
+    let exported = match (&result, &written) {
+        (Ok(built), Ok(())) => caches.iter().try_for_each(|to| to.write(&engine, &built.stages, quiet)),
+        _ => Ok(()),
+    };
+    drop(builder);
     if request.explain {
         explanation.write(json)?;
     }
@@ -304,6 +315,7 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         Err(error) => return Err(failed(&error, files, progress.shows_output())),
     };
     written?;
+    exported?;
     let mut pushed = None;
     if let Some(format) = push {
         for name in &request.tags {

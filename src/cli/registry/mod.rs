@@ -8,7 +8,7 @@ mod push;
 
 pub(super) use download::{download_now, interruptible};
 pub(super) use pull::{Policy, platform, policy, pull_now, pull_shown};
-pub(super) use push::push_now;
+pub(super) use push::{push_cache_shown, push_now};
 
 use super::error::{Failure, exit};
 use super::verbs::{Verb, verb};

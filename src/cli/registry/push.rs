@@ -9,8 +9,8 @@ use crate::cli::flags::{Flags, Parsed, switch, value};
 use crate::cli::image::reference;
 use crate::cli::terminal::Signals;
 use crate::engine::{Attention, Engine, EngineError};
-use crate::image::Images;
 use crate::image::registry::{Format, Pushed};
+use crate::image::{CacheImage, Images};
 use crate::oci::Reference;
 use std::os::fd::AsFd;
 
@@ -94,6 +94,27 @@ pub(in crate::cli) fn push_now(
     format: Format,
     quiet: bool,
 ) -> Result<Pushed, Failure> {
+    shown(name, "push", quiet, |attention| engine.push(name, format, attention))
+}
+
+/// Pushes a build cache and shows how it gets on; ends at once when the user wants it to.
+pub(in crate::cli) fn push_cache_shown(
+    engine: &Engine,
+    name: &Reference,
+    images: &[CacheImage],
+    how: (Format, bool),
+    quiet: bool,
+) -> Result<(), Failure> {
+    let what = "push the build cache to";
+    shown(name, what, quiet, |attention| engine.push_cache(name, images, how, attention)).map(drop)
+}
+
+fn shown<T>(
+    name: &Reference,
+    what: &str,
+    quiet: bool,
+    push: impl FnOnce(Attention<'_>) -> Result<T, EngineError>,
+) -> Result<T, Failure> {
     let signals = Signals::take_endings()?;
     let shown = Shown::new(quiet, WORDS);
     let attention = Attention {
@@ -101,7 +122,7 @@ pub(in crate::cli) fn push_now(
         tell: &|event| shown.event(event),
         notice: &|notice| shown.say(&notice),
     };
-    let result = engine.push(name, format, attention);
+    let result = push(attention);
     shown.finish(result.is_ok());
     match result {
         Ok(pushed) => Ok(pushed),
@@ -109,6 +130,6 @@ pub(in crate::cli) fn push_now(
             let number = signals.number().unwrap_or(2);
             Err(Failure::new(code_byte(128 + number), "the push was interrupted"))
         }
-        Err(error) => Err(Failure::of_engine(exit::FAILED, &error).about(&format!("push {}", name.familiar()))),
+        Err(error) => Err(Failure::of_engine(exit::FAILED, &error).about(&format!("{what} {}", name.familiar()))),
     }
 }

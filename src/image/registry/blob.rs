@@ -19,11 +19,11 @@ const ACCEPT: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_LIST, me
 
 /// A manifest or an index as it came.
 #[derive(Clone, Debug)]
-pub(super) struct Document {
-    pub(super) bytes: Vec<u8>,
-    pub(super) digest: Digest,
+pub(in crate::image) struct Document {
+    pub(in crate::image) bytes: Vec<u8>,
+    pub(in crate::image) digest: Digest,
     /// What it says it is.
-    pub(super) media_type: String,
+    pub(in crate::image) media_type: String,
 }
 
 impl Repository<'_, '_> {

@@ -1,6 +1,7 @@
 //! Compressing a layer on all processors: pieces of fixed length, each compressed by itself, so that the same layer gives the
 //! same bytes on any machine.
 
+use crate::oci::media;
 use flate2::{Compress, Crc, FlushCompress};
 use std::io::{self, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -26,6 +27,15 @@ pub enum Format {
 }
 
 impl Format {
+    /// Returns what a layer compressed so is called (*OCI image-spec "Image Layer Filesystem Changeset"*).
+    pub(super) fn media_type(self) -> &'static str {
+        match self {
+            Self::Gzip => media::LAYER_GZIP,
+            Self::Zstd => media::LAYER_ZSTD,
+            Self::None => media::LAYER,
+        }
+    }
+
     /// Bytes of a piece.
     fn piece(self) -> usize {
         match self {

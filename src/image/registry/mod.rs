@@ -5,6 +5,7 @@
 //! by the jailed processes of `unpack`. Reads no environment; files only where [`Trust`] says, and when TLS wants them.
 
 mod blob;
+mod cached;
 mod challenge;
 mod choose;
 mod client;
@@ -32,6 +33,9 @@ pub use pull::{LayerEvent, Pulled};
 pub use push::Pushed;
 pub use tls::Trust;
 pub use token::{Credential, Credentials};
+
+pub(super) use blob::Document;
+pub(super) use pull::{as_index, as_manifest};
 
 use super::error::{ImageError, Result};
 

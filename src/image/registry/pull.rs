@@ -64,11 +64,11 @@ pub struct Pulled {
 type Tell<'t> = &'t (dyn Fn(LayerEvent<'_>) + Sync);
 
 /// One layer to pull.
-struct Wanted<'w> {
-    blob: &'w Descriptor,
-    diff_id: &'w Digest,
-    chain_id: &'w Digest,
-    parent: Option<&'w Digest>,
+pub(super) struct Wanted<'w> {
+    pub(super) blob: &'w Descriptor,
+    pub(super) diff_id: &'w Digest,
+    pub(super) chain_id: &'w Digest,
+    pub(super) parent: Option<&'w Digest>,
 }
 
 impl Images {
@@ -222,7 +222,7 @@ fn find(places: &[Repository<'_, '_>], reference: &Reference, platform: &Platfor
     Err(last.unwrap_or_else(|| nobody().into()))
 }
 
-fn is_interruption(error: &ImageError) -> bool {
+pub(super) fn is_interruption(error: &ImageError) -> bool {
     matches!(error, ImageError::Registry(RegistryError::Interrupted))
 }
 
@@ -296,7 +296,7 @@ fn kind(document: &Document) -> Result<String> {
 }
 
 /// Reads a document as an index; `None` when it is none.
-fn as_index(document: &Document) -> Result<Option<Index>> {
+pub(in crate::image) fn as_index(document: &Document) -> Result<Option<Index>> {
     if !matches!(kind(document)?.as_str(), media::INDEX | media::DOCKER_LIST) {
         return Ok(None);
     }
@@ -304,7 +304,7 @@ fn as_index(document: &Document) -> Result<Option<Index>> {
     serde_json::from_slice(&document.bytes).map(Some).map_err(ImageError::document(&what))
 }
 
-fn as_manifest(document: &Document, name: &str) -> Result<Manifest> {
+pub(in crate::image) fn as_manifest(document: &Document, name: &str) -> Result<Manifest> {
     let unsupported = |what: String| RegistryError::Unsupported { name: name.to_owned(), what };
     match kind(document)?.as_str() {
         media::MANIFEST | media::DOCKER_MANIFEST | "" => {}
@@ -324,14 +324,14 @@ fn as_manifest(document: &Document, name: &str) -> Result<Manifest> {
 }
 
 /// The layers of one pull.
-struct Work<'w, 'a> {
-    images: &'w Images,
-    ingest: &'w Ingest,
+pub(super) struct Work<'w, 'a> {
+    pub(super) images: &'w Images,
+    pub(super) ingest: &'w Ingest,
     /// Places that may have the layers; the first had the documents.
-    places: &'w [Repository<'w, 'a>],
-    tell: Tell<'w>,
+    pub(super) places: &'w [Repository<'w, 'a>],
+    pub(super) tell: Tell<'w>,
     /// Chain ids of what was not here before.
-    added: Mutex<Vec<Digest>>,
+    pub(super) added: Mutex<Vec<Digest>>,
 }
 
 impl Work<'_, '_> {
@@ -364,7 +364,7 @@ impl Work<'_, '_> {
     }
 
     /// Pulls one layer, unless it is here or somebody else has just pulled it.
-    fn one(&self, wanted: &Wanted<'_>) -> Result<Layer> {
+    pub(super) fn one(&self, wanted: &Wanted<'_>) -> Result<Layer> {
         let digest = &wanted.blob.digest;
         let known =
             || -> Result<Option<Layer>> { Ok(self.images.snapshots.layer(wanted.chain_id)?.as_ref().map(layer_of)) };

@@ -40,7 +40,7 @@ struct Remembered {
     blobs: Vec<Descriptor>,
 }
 
-type Tell<'t> = &'t (dyn Fn(LayerEvent<'_>) + Sync);
+pub(super) type Tell<'t> = &'t (dyn Fn(LayerEvent<'_>) + Sync);
 
 impl Images {
     /// Pushes the image of a name to that name's registry. Layers are named by their diff ids in events; their bytes are
@@ -58,7 +58,7 @@ impl Images {
         let _hold = self.hold()?;
         let came = self.came_as(&image);
         let work = Work { images: self, place: &place, format, tell };
-        let layers = work.all(&image, came.as_ref())?;
+        let layers = work.all(&image.layers, came.as_ref().map(|(_, manifest)| manifest))?;
         let config = self.blob(&image.id)?;
         work.document_blob(&image.id, &config)?;
         let (bytes, kind) = self.manifest_for(&image, came, config.len() as u64, layers)?;
@@ -107,38 +107,84 @@ impl Images {
     fn remembered(&self, layer: &Layer) -> PathBuf {
         self.snapshots.directory(layer.chain_id.hex()).join("pushed.json")
     }
+
+    /// Returns the blobs that a layer became in a format before; the same layer gives the same ones.
+    pub(in crate::image) fn remembered_blobs(&self, layer: &Layer, format: Format) -> Vec<Descriptor> {
+        let remembered: Remembered = read_json(&self.remembered(layer)).unwrap_or_default();
+        let of_format = |blob: &Descriptor| blob.media_type == format.media_type();
+        remembered.blobs.into_iter().filter(of_format).collect()
+    }
+
+    /// Remembers a blob that a layer became.
+    pub(in crate::image) fn remember_blob(&self, layer: &Layer, blob: &Descriptor) {
+        let path = self.remembered(layer);
+        let mut remembered: Remembered = read_json(&path).unwrap_or_default();
+        remembered.blobs.retain(|known| known.digest != blob.digest);
+        remembered.blobs.push(blob.clone());
+        let forgotten = remembered.blobs.len().saturating_sub(REMEMBERED);
+        remembered.blobs.drain(..forgotten);
+        remembered.schema = 1;
+        // Forgotten, it is made once more.
+        let _ = write_json(&path, &remembered, Durability::Atomic);
+    }
+
+    /// Puts a layer together and compresses it to `out`; `told` hears of each further number of its uncompressed bytes, and may
+    /// fail. Returns what it became.
+    pub(in crate::image) fn pack_layer(
+        &self,
+        layer: &Layer,
+        format: Format,
+        told: &(dyn Fn(u64) -> io::Result<()> + Sync),
+        out: &mut dyn Write,
+    ) -> io::Result<Descriptor> {
+        let mut hash = Sha256::new();
+        let tar = |to: &mut dyn Write| {
+            self.write_layer(layer, &mut Told { to, told }).map_err(|error| match error {
+                ImageError::Io { source, .. }
+                    if source.kind() == io::ErrorKind::BrokenPipe
+                        || source.get_ref().is_some_and(|inner| inner.is::<ImageError>()) =>
+                {
+                    source
+                }
+                other => io::Error::other(other),
+            })
+        };
+        compress(format, tar, &mut Hashed { out, hash: &mut hash })?;
+        let size = hash.length;
+        Ok(Descriptor::new(format.media_type(), hash.finish(), size))
+    }
 }
 
 /// One push.
-struct Work<'w, 'a> {
-    images: &'w Images,
-    place: &'w Repository<'w, 'a>,
-    format: Format,
-    tell: Tell<'w>,
+pub(super) struct Work<'w, 'a> {
+    pub(super) images: &'w Images,
+    pub(super) place: &'w Repository<'w, 'a>,
+    pub(super) format: Format,
+    pub(super) tell: Tell<'w>,
 }
 
 impl Work<'_, '_> {
     /// Pushes all layers, some at a time; the first failure ends the others.
-    fn all(&self, image: &Image, came: Option<&(Vec<u8>, Manifest)>) -> Result<Vec<Descriptor>> {
+    pub(super) fn all(&self, layers: &[Layer], came: Option<&Manifest>) -> Result<Vec<Descriptor>> {
         let halt = &self.place.client.http.halt;
         let next = AtomicUsize::new(0);
         let done: Mutex<Vec<(usize, Result<Descriptor>)>> = Mutex::default();
         let work = || {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
-                let Some(layer) = image.layers.get(at) else { return };
-                let result = self.layer(layer, came.map(|(_, manifest)| &manifest.layers[at]));
+                let Some(layer) = layers.get(at) else { return };
+                let result = self.layer(layer, came.map(|manifest| &manifest.layers[at]));
                 let failed = result.is_err();
                 done.lock().unwrap_or_else(PoisonError::into_inner).push((at, result));
                 if failed {
-                    next.store(image.layers.len(), Ordering::Relaxed);
+                    next.store(layers.len(), Ordering::Relaxed);
                     halt.stop();
                     return;
                 }
             }
         };
         std::thread::scope(|scope| {
-            for _ in 1..image.layers.len().min(AT_ONCE) {
+            for _ in 1..layers.len().min(AT_ONCE) {
                 scope.spawn(work);
             }
             work();
@@ -148,37 +194,22 @@ impl Work<'_, '_> {
 
     /// Pushes one layer, unless the registry has it in a form we know of.
     fn layer(&self, layer: &Layer, came: Option<&Descriptor>) -> Result<Descriptor> {
-        let path = self.images.remembered(layer);
-        let mut remembered: Remembered = read_json(&path).unwrap_or_default();
-        let kind = match self.format {
-            Format::Gzip => media::LAYER_GZIP,
-            Format::Zstd => media::LAYER_ZSTD,
-            Format::None => media::LAYER,
-        };
-        for known in came.into_iter().chain(remembered.blobs.iter().filter(|known| known.media_type == kind)) {
+        let remembered = self.images.remembered_blobs(layer, self.format);
+        for known in came.into_iter().chain(&remembered) {
             if self.has(&known.digest)? {
                 (self.tell)(LayerEvent::Exists(&layer.diff_id));
                 return Ok(known.clone());
             }
         }
-        let sent = self.place.client.patiently(|| self.send(layer, kind));
+        let sent = self.place.client.patiently(|| self.send(layer));
         let descriptor = sent.map_err(|error| match error {
             // What is damaged here is said as it was found, not as a failure of the connection.
-            RegistryError::Io { source, .. } if source.get_ref().is_some_and(|inner| inner.is::<ImageError>()) => {
-                match source.into_inner().map(|inner| inner.downcast::<ImageError>()) {
-                    Some(Ok(found)) => *found,
-                    _ => ImageError::NotFound(format!("layer {}", layer.diff_id)),
-                }
+            RegistryError::Io { action, source } => {
+                ImageError::of_packing(source).unwrap_or_else(|source| RegistryError::Io { action, source }.into())
             }
             other => other.into(),
         })?;
-        remembered.blobs.retain(|known| known.digest != descriptor.digest);
-        remembered.blobs.push(descriptor.clone());
-        let forgotten = remembered.blobs.len().saturating_sub(REMEMBERED);
-        remembered.blobs.drain(..forgotten);
-        remembered.schema = 1;
-        // Forgotten, it is made once more.
-        let _ = write_json(&path, &remembered, Durability::Atomic);
+        self.images.remember_blob(layer, &descriptor);
         (self.tell)(LayerEvent::Done(&layer.diff_id));
         Ok(descriptor)
     }
@@ -209,20 +240,17 @@ impl Work<'_, '_> {
 
     /// Puts a layer together, compresses and sends it (*distribution-spec "Pushing a blob in chunks"*, one chunk of unknown
     /// length).
-    fn send(&self, layer: &Layer, kind: &str) -> Asked<Descriptor> {
+    fn send(&self, layer: &Layer) -> Asked<Descriptor> {
         let url = self.begin()?;
         (self.tell)(LayerEvent::Again(&layer.diff_id));
-        let mut hash = Sha256::new();
+        let told = |count| {
+            (self.tell)(LayerEvent::Bytes(&layer.diff_id, count));
+            Ok(())
+        };
+        let mut made = None;
         let mut produce = |out: &mut dyn Write| {
-            let mut out = Hashed { out, hash: &mut hash };
-            let tar = |to: &mut dyn Write| {
-                let mut told = Told { to, tell: self.tell, diff_id: &layer.diff_id };
-                self.images.write_layer(layer, &mut told).map_err(|error| match error {
-                    ImageError::Io { source, .. } if source.kind() == io::ErrorKind::BrokenPipe => source,
-                    other => io::Error::other(other),
-                })
-            };
-            compress(self.format, tar, &mut out)
+            made = Some(self.images.pack_layer(layer, self.format, &told, out)?);
+            Ok(())
         };
         let fields = vec![("Content-Type", "application/octet-stream".to_owned())];
         let request = Request { fields, payload: Payload::Pieces(&mut produce), ..Request::new("PATCH", &url) };
@@ -232,10 +260,10 @@ impl Work<'_, '_> {
         }
         body.drain();
         let next = self.place.redirect(&url, head.field("location").unwrap_or_default(), 0)?;
-        let size = hash.length;
-        let digest = hash.finish();
-        self.end(&next, &digest, None)?;
-        Ok(Descriptor::new(kind, digest, size))
+        let what = "the answer came before the layer was sent";
+        let descriptor = made.ok_or_else(|| RegistryError::Malformed { url: url.to_string(), what })?;
+        self.end(&next, &descriptor.digest, None)?;
+        Ok(descriptor)
     }
 
     /// Ends an upload, with all its bytes where none were sent before.
@@ -251,14 +279,14 @@ impl Work<'_, '_> {
     }
 
     /// Pushes a small blob, unless the registry has it.
-    fn document_blob(&self, digest: &Digest, bytes: &[u8]) -> Asked<()> {
+    pub(super) fn document_blob(&self, digest: &Digest, bytes: &[u8]) -> Asked<()> {
         if self.has(digest)? {
             return Ok(());
         }
         self.place.client.patiently(|| self.end(&self.begin()?, digest, Some(bytes)))
     }
 
-    fn manifest(&self, name: &str, kind: &str, bytes: &[u8]) -> Asked<()> {
+    pub(super) fn manifest(&self, name: &str, kind: &str, bytes: &[u8]) -> Asked<()> {
         let url = self.place.url(&format!("manifests/{name}"))?;
         let fields = [("Content-Type", kind.to_owned())];
         self.place.client.patiently(|| {
@@ -295,14 +323,13 @@ impl Write for Hashed<'_> {
 /// Tells how many bytes of a layer are on their way.
 struct Told<'t> {
     to: &'t mut dyn Write,
-    tell: Tell<'t>,
-    diff_id: &'t Digest,
+    told: &'t (dyn Fn(u64) -> io::Result<()> + Sync),
 }
 
 impl Write for Told<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let count = self.to.write(bytes)?;
-        (self.tell)(LayerEvent::Bytes(self.diff_id, count as u64));
+        (self.told)(count as u64)?;
         Ok(count)
     }
 

@@ -8,6 +8,7 @@ use self::config::is_signal;
 use super::select::{Base, Chosen, Scope, Selection, expand_word, lookup};
 use super::{Graph, Node, Operation, PlanError, PlanProblem, PlannedHistory, PlannedStage, Settings, Start, history};
 use crate::build::dockerfile::*;
+use crate::image::CACHE_FIELD;
 use crate::oci::{ContainerConfig, Empty, ImageConfig, RootFs};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -129,8 +130,8 @@ impl<'a> Fold<'a> {
         config.history.clear();
         config.rootfs = RootFs::default();
         config.created = None;
-        // What a container of the base ran is not what this image is (`docker commit` leaves these).
-        for name in ["container", "container_config", "docker_version", "id", "parent", "Size"] {
+        // What a container of the base ran is not what this image is (`docker commit` leaves these), nor are its steps ours.
+        for name in ["container", "container_config", "docker_version", "id", "parent", "Size", CACHE_FIELD] {
             config.extra.shift_remove(name);
         }
         config.config.on_build.clear();
