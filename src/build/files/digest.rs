@@ -1,6 +1,6 @@
 //! What a `COPY` reads, as one digest: the part of its key that the context decides.
 
-use super::copy::attributes;
+use super::content::attributes;
 use super::source::{Entry, Kind, Picked, SourceError, open_entry};
 use super::stat_cache::StatCache;
 use crate::base::{Digest, Sha256};

@@ -3,6 +3,7 @@
 //! Every path is walked by descriptor inside its root: links in sources and destinations are resolved by `canonical`,
 //! and what is opened afterwards follows none, so that a link put there in between is an error and not a way out.
 
+mod content;
 mod copy;
 mod digest;
 mod mode;
