@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 [ "$(id -u)" = 0 ] || { say "needs root"; exit 1; }
-need crun=crun runc=runc podman=podman docker.io=dockerd iproute2=ip busybox-static=busybox musl-tools=musl-gcc python3=python3 bubblewrap=bwrap docker-registry=docker-registry skopeo=skopeo curl=curl
+need crun=crun runc=runc podman=podman docker.io=dockerd iproute2=ip busybox-static=busybox python3=python3 bubblewrap=bwrap docker-registry=docker-registry skopeo=skopeo curl=curl
 need_rust
 if [ -z "${BULKHEAD:-}" ] && [ -z "${PEERS_ONLY:-}" ]; then
   say "building what is shipped"

@@ -7,7 +7,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 . tests/lib.sh
-need gcc=gcc g++=g++ musl-tools=musl-gcc
+need g++=g++
 need_rust
 host=x86_64-unknown-linux-gnu
 sanitizer=${FUZZ_SANITIZER:-address} seconds=${FUZZ_SECONDS:-120}

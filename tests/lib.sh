@@ -23,8 +23,9 @@ need() {
 # need_if_possible: the same for what only widens a suite; the tests that need it say that they were skipped.
 need_if_possible() { local pair; for pair in "$@"; do need "$pair" || say "going on without ${pair%%=*}"; done; }
 
-# The toolchain's target for static binaries.
+# What builds the program: a C compiler (some crates have C in them) and the toolchain's target for static binaries.
 need_rust() {
+  need gcc=gcc libc6-dev=/usr/include/stdlib.h musl-tools=musl-gcc
   have cargo || { say "cargo is missing: install rustup first"; return 1; }
   if have rustup && ! rustup target list --installed | grep -qx "$target"; then
     say "installing the Rust target $target"

@@ -11,7 +11,7 @@ port=${PORT:-8080} name=quickstart image=hello-bulkhead base=python:3.8-slim-bus
 show() { printf '\n$ %s\n' "${*/#"$BULKHEAD"/bulkhead}"; "$@"; }
 
 say "building bulkhead"
-need gcc=gcc libc6-dev=/usr/include/stdlib.h musl-tools=musl-gcc iproute2=ip curl=curl ca-certificates=/etc/ssl/certs/ca-certificates.crt
+need iproute2=ip curl=curl ca-certificates=/etc/ssl/certs/ca-certificates.crt
 need_rust
 cargo build --locked --quiet
 BULKHEAD=$(realpath "$(binary debug)"); export BULKHEAD
