@@ -253,6 +253,74 @@ fn a_push_proves_itself_to_the_registry_alone_and_does_not_leave_it() {
     push().fails(1, &["no address"]);
 }
 
+#[test]
+fn what_another_repository_of_the_registry_has_is_taken_over_and_not_sent() {
+    requires!(root, program "docker-registry", program "skopeo", program "curl");
+    let world = World::new();
+    let registry = Distribution::start(&world);
+    let name = |place: &str| format!("{}/{place}/app:1", registry.address);
+    world.busybox();
+    world.write("app/Dockerfile", "FROM busybox\nRUN echo made > /made\n");
+    world.ok(&["build", "-q", "--network", "none", "-t", &name("test"), "app"]);
+    world.ok(&["push", "-q", "--compression-format", "zstd", &name("test")]);
+    // As it came from there: the layers would be sent with gzip, and the manifest be another.
+    world.ok(&["rmi", "-f", &name("test")]);
+    world.bulkhead(&["builder", "prune", "-af"]).ok();
+    world.ok(&["pull", "-q", &name("test")]);
+    world.ok(&["tag", &name("test"), &name("release")]);
+    let pushed = world.bulkhead(&["push", &name("release")]).code(0);
+    assert_eq!(pushed.stderr.matches("Layer already exists").count(), 2, "{pushed:?}");
+    let raw = |place: &str| {
+        let from = format!("docker://{}", name(place));
+        world.host("skopeo", &["inspect", "--raw", "--tls-verify=false", &from]).ok()
+    };
+    assert_eq!(raw("release"), raw("test"));
+    let to = format!("dir:{}", world.path("copy").display());
+    let from = format!("docker://{}", name("release"));
+    world.host("skopeo", &["copy", "-q", "--insecure-policy", "--src-tls-verify=false", &from, &to]).ok();
+}
+
+#[test]
+fn a_registry_that_takes_nothing_over_is_sent_it() {
+    requires!(root);
+    let world = World::new();
+    let mut content = Content::default();
+    content.image("a:1", &[layer(&[("file", b"x")])], Packed::Gzip);
+    // It lets both repositories be read with a token for both, and begins an upload where it should mount.
+    let registry = Registry::misbehave(&world, content, |asked, _| {
+        let path = asked.path.split('?').next().unwrap();
+        let located = |status, place: &str| Deed::Answer(status, vec![("Location", place.to_owned())], Vec::new());
+        match asked.method.as_str() {
+            _ if path == "/token" => Deed::Answer(200, Vec::new(), b"{\"token\":\"t\"}".to_vec()),
+            _ if asked.field("authorization") != Some("Bearer t") => {
+                let realm = format!("Bearer realm=\"http://{}/token\",service=\"s\"", asked.field("host").unwrap());
+                Deed::Answer(401, vec![("WWW-Authenticate", realm)], Vec::new())
+            }
+            "POST" => located(202, "/upload"),
+            "PATCH" => located(202, "/upload"),
+            "DELETE" => Deed::Answer(204, Vec::new(), Vec::new()),
+            "PUT" => located(201, "/there"),
+            "HEAD" if path.starts_with("/v2/b/") => Deed::Answer(404, Vec::new(), Vec::new()),
+            _ => Deed::Serve,
+        }
+    });
+    let name = |repository: &str| format!("{}/{repository}:1", registry.address);
+    world.ok(&["pull", "-q", &name("a")]);
+    world.ok(&["tag", &name("a"), &name("b")]);
+    let pushed = world.bulkhead(&["push", &name("b")]).code(0);
+    assert!(pushed.stderr.contains(": Pushed"), "{pushed:?}");
+    let asked: Vec<(String, String)> = registry.asked().into_iter().map(|asked| (asked.method, asked.path)).collect();
+    let has = |method: &str, part: &str| asked.iter().any(|(known, path)| known == method && path.contains(part));
+    assert!(
+        has("POST", "/v2/b/blobs/uploads/?mount=sha256%3A") || has("POST", "/v2/b/blobs/uploads/?mount=sha256:"),
+        "{asked:?}"
+    );
+    assert!(has("POST", "&from=a") && has("DELETE", "/upload") && has("PUT", "/v2/b/manifests/1"), "{asked:?}");
+    let scopes = |path: &str| path.replace("%3A", ":").replace("%2C", ",");
+    let token = asked.iter().map(|(_, path)| scopes(path)).find(|path| path.contains("repository:b"));
+    assert!(token.unwrap().ends_with("&scope=repository:b:pull,push&scope=repository:a:pull"), "{asked:?}");
+}
+
 /// Makes a certificate of an authority of its own for an address; returns the paths of authority, certificate and key.
 fn certificate(world: &World, address: &str) -> [String; 3] {
     let [ca, ca_key, request, certificate, key] =

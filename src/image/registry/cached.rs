@@ -25,8 +25,13 @@ fn nobody(name: &Reference) -> ImageError {
 
 impl<'a> Client<'a> {
     fn places(&self, name: &Reference) -> Vec<Repository<'_, 'a>> {
-        let place =
-            |endpoint| Repository { client: self, endpoint, path: name.repository.clone(), access: Access::Pull };
+        let place = |endpoint| Repository {
+            client: self,
+            endpoint,
+            path: name.repository.clone(),
+            access: Access::Pull,
+            others: Vec::new(),
+        };
         for_pull(&name.registry, &self.rules).into_iter().map(place).collect()
     }
 
@@ -116,7 +121,8 @@ impl Images {
         tell: Tell<'_>,
     ) -> Result<Digest> {
         let endpoint = for_push(&name.registry, &client.rules).ok_or_else(|| nobody(name))?;
-        let place = Repository { client, endpoint, path: name.repository.clone(), access: Access::Push };
+        let place =
+            Repository { client, endpoint, path: name.repository.clone(), access: Access::Push, others: Vec::new() };
         let _hold = self.hold()?;
         // Each layer once, however many images stand on it.
         let mut chains = Vec::with_capacity(images.len());

@@ -89,6 +89,8 @@ pub(super) struct Repository<'c, 'a> {
     /// Its path on the registry.
     pub(super) path: String,
     pub(super) access: Access,
+    /// Other repositories there that are read meanwhile, for their tokens' sake.
+    pub(super) others: Vec<String>,
 }
 
 impl<'a> Client<'a> {
@@ -117,7 +119,7 @@ impl<'a> Client<'a> {
     pub fn verify(&self, registry: &str) -> Result<()> {
         let nowhere = || RegistryError::Resolve { host: registry.to_owned(), reason: "it is no host".to_owned() };
         let endpoint = super::endpoint::for_push(registry, &self.rules).ok_or_else(nowhere)?;
-        let all = Repository { client: self, endpoint, path: String::new(), access: Access::Pull };
+        let all = Repository { client: self, endpoint, path: String::new(), access: Access::Pull, others: Vec::new() };
         let url = all.url("")?;
         let (head, body) = all.ask("GET", &url, &[], None, false)?;
         match head.status {
@@ -182,7 +184,9 @@ impl<'c, 'a> Repository<'c, 'a> {
             return String::new();
         }
         let actions = if self.access == Access::Push { "pull,push" } else { "pull" };
-        format!("repository:{}:{actions}", self.path)
+        let own = format!("repository:{}:{actions}", self.path);
+        let others = self.others.iter().map(|other| format!("repository:{other}:pull"));
+        std::iter::once(own).chain(others).collect::<Vec<_>>().join(" ")
     }
 
     /// Returns the way to the registry, and finds it out where there are several.

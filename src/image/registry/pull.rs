@@ -89,7 +89,13 @@ impl Images {
     ) -> Result<Pulled> {
         let places: Vec<Repository<'_, '_>> = for_pull(&reference.registry, &client.rules)
             .into_iter()
-            .map(|endpoint| Repository { client, endpoint, path: reference.repository.clone(), access: Access::Pull })
+            .map(|endpoint| Repository {
+                client,
+                endpoint,
+                path: reference.repository.clone(),
+                access: Access::Pull,
+                others: Vec::new(),
+            })
             .collect();
         let found = find(&places, reference, platform)?;
         let references = [kept_name(reference)];
@@ -138,7 +144,7 @@ impl Client<'_> {
         let mut last = None;
         for endpoint in for_pull(&name.registry, &self.rules) {
             let path = name.repository.clone();
-            let place = Repository { client: self, endpoint, path, access: Access::Pull };
+            let place = Repository { client: self, endpoint, path, access: Access::Pull, others: Vec::new() };
             match tags_of(&place, name) {
                 Err(error) if !is_interruption(&error) => last = Some(error),
                 found => return found,

@@ -21,6 +21,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Layers that are pushed at a time; each is compressed on all processors.
 const AT_ONCE: usize = 2;
+/// Other repositories that a registry is asked to take a blob from.
+const ELSEWHERE: usize = 3;
 /// Forms of a layer that are remembered.
 const REMEMBERED: usize = 8;
 
@@ -52,7 +54,8 @@ impl Images {
         let image = self.resolve(&name.to_string())?;
         let nowhere = || RegistryError::Resolve { host: name.registry.clone(), reason: "it is no host".to_owned() };
         let endpoint = for_push(&name.registry, &client.rules).ok_or_else(nowhere)?;
-        let place = Repository { client, endpoint, path: name.repository.clone(), access: Access::Push };
+        let others = elsewhere(&image, name);
+        let place = Repository { client, endpoint, path: name.repository.clone(), access: Access::Push, others };
         let named: Vec<(Digest, u64)> = image.layers.iter().map(|l| (l.diff_id.clone(), l.tar_size)).collect();
         tell(LayerEvent::Layers(&named));
         let _hold = self.hold()?;
@@ -196,7 +199,7 @@ impl Work<'_, '_> {
     fn layer(&self, layer: &Layer, came: Option<&Descriptor>) -> Result<Descriptor> {
         let remembered = self.images.remembered_blobs(layer, self.format);
         for known in came.into_iter().chain(&remembered) {
-            if self.has(&known.digest)? {
+            if self.has(&known.digest)? || self.mount(&known.digest)? {
                 (self.tell)(LayerEvent::Exists(&layer.diff_id));
                 return Ok(known.clone());
             }
@@ -225,6 +228,34 @@ impl Work<'_, '_> {
                 _ => Err(refused(&head, &url, body)),
             }
         })
+    }
+
+    /// Has the registry take a blob over from another of its repositories (*distribution-spec "Mounting a blob from another
+    /// repository"*); false where it does not.
+    fn mount(&self, digest: &Digest) -> Asked<bool> {
+        let uploads = self.place.url("blobs/uploads/")?;
+        for other in &self.place.others {
+            let url = uploads.with_query(&[("mount", digest.as_str()), ("from", other)]);
+            let (head, body) = match self.place.client.patiently(|| self.place.ask("POST", &url, &[], None, false)) {
+                // What may not be read there is sent.
+                Err(RegistryError::Denied { .. }) => return Ok(false),
+                other => other?,
+            };
+            body.drain();
+            match (head.status, head.field("location")) {
+                (201, _) => return Ok(true),
+                // It began an upload instead, which is not needed here; one that is not ended goes by itself.
+                (202, Some(location)) => {
+                    if let Ok(begun) = self.place.redirect(&uploads, location, 0)
+                        && let Ok((_, body)) = self.place.ask("DELETE", &begun, &[], None, false)
+                    {
+                        body.drain();
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 
     /// Begins an upload and returns where it goes on.
@@ -300,6 +331,12 @@ impl Work<'_, '_> {
             }
         })
     }
+}
+
+/// Returns the other repositories of a name's registry that are known to have an image: it came from there, or was pushed there.
+fn elsewhere(image: &Image, name: &Reference) -> Vec<String> {
+    let of_registry = |known: &&Reference| known.registry == name.registry && known.repository != name.repository;
+    image.digests.iter().filter(of_registry).map(|known| known.repository.clone()).take(ELSEWHERE).collect()
 }
 
 /// Hashes what goes out.

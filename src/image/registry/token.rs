@@ -117,7 +117,8 @@ fn fetch(
     credential: Option<&Credential>,
 ) -> Result<String> {
     let mut parameters = Vec::new();
-    for (key, value) in [("service", service), ("scope", scope)] {
+    // Several scopes are several parameters (*distribution "Token Authentication Specification"*).
+    for (key, value) in [("service", service)].into_iter().chain(scope.split(' ').map(|scope| ("scope", scope))) {
         if !value.is_empty() {
             parameters.push((key, value));
         }

@@ -313,10 +313,30 @@ fn read(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Option<Asked>> {
         let Some((name, value)) = line.trim_end().split_once(':') else { break };
         fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
     }
+    if fields.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked") {
+        let body = chunked(reader)?;
+        return Ok(Some(Asked { method, path, fields, body }));
+    }
     let length = fields.iter().find(|(name, _)| name == "content-length").and_then(|(_, value)| value.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     reader.read_exact(&mut body)?;
     Ok(Some(Asked { method, path, fields, body }))
+}
+
+/// Reads a body in chunks (*RFC 9112 "Chunked Transfer Coding"*).
+fn chunked(reader: &mut BufReader<&TcpStream>) -> std::io::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        let length = usize::from_str_radix(line.trim_end(), 16).map_err(std::io::Error::other)?;
+        let mut chunk = vec![0; length + 2];
+        reader.read_exact(&mut chunk)?;
+        body.extend_from_slice(&chunk[..length]);
+        if length == 0 {
+            return Ok(body);
+        }
+    }
 }
 
 /// The answer of one that behaves.
