@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . tests/lib.sh
 
-need iproute2=ip nftables=nft busybox-static=busybox git=git ca-certificates=/etc/ssl/certs/ca-certificates.crt
+need iproute2=ip nftables=nft procps=/usr/bin/kill busybox-static=busybox git=git ca-certificates=/etc/ssl/certs/ca-certificates.crt
 need_if_possible mmdebstrap=mmdebstrap strace=strace util-linux=nsenter jq=jq curl=curl skopeo=skopeo docker-registry=docker-registry libseccomp-dev=/usr/include/seccomp.h
 need_rust
 

@@ -67,7 +67,7 @@ impl GitProcess<'_> {
     /// Tells whether git runs without rights. It cannot where it needs what only the caller may read: keys, agents and
     /// passwords.
     pub(super) fn is_confined(&self) -> bool {
-        let netrc = || std::env::home_dir().is_some_and(|home| home.join(".netrc").exists());
+        let netrc = || std::env::var_os("HOME").is_some_and(|home| Path::new(&home).join(".netrc").exists());
         self.repository.protocol != "ssh" && !(*self.access == GitAccess::Own && netrc())
     }
 
