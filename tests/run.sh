@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 . tests/lib.sh
 
 need iproute2=ip nftables=nft procps=/usr/bin/kill busybox-static=busybox git=git ca-certificates=/etc/ssl/certs/ca-certificates.crt
-need_if_possible mmdebstrap=mmdebstrap strace=strace util-linux=nsenter jq=jq curl=curl skopeo=skopeo docker-registry=docker-registry libseccomp-dev=/usr/include/seccomp.h
+need_if_possible xz-utils=xz openssh-client=ssh-agent mmdebstrap=mmdebstrap strace=strace util-linux=nsenter jq=jq curl=curl skopeo=skopeo docker-registry=docker-registry libseccomp-dev=/usr/include/seccomp.h
 need_rust
 
 # Base images of the server tests: made once, kept outside the repository. BULKHEAD_TEST_IMAGES="" goes without, and so do the
