@@ -441,6 +441,7 @@ fn what_was_cut_off_at_any_point_can_be_done_again() {
     if let Some(only) = &only {
         // BULKHEAD_TEST_CUT=SCENARIO/POINT:N:ACTION, or a part of it, repeats what failed.
         all.retain(|(scenario, cut)| format!("{}/{}", scenario.name, cut.text()).contains(only));
+        assert!(!all.is_empty(), "no fault is called {only:?}");
     } else if need_full().is_err() {
         let step = total.div_ceil(SLICE).max(1);
         let first = usize::try_from(seed()).unwrap_or(0) % step;
