@@ -15,7 +15,7 @@ for part in "$@"; do
   cve) command=(bash tests/cve.sh) ;;
   servers) command=(env BULKHEAD_TEST_STRICT=1 bash tests/run.sh --test it servers::) ;;
   scenarios) command=(env BULKHEAD_TEST_STRICT=1 BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it scenarios::) ;;
-  faults) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it faults:: disk:: -- --test-threads 1 --skip cycles) ;;
+  faults) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it -- faults:: disk:: --test-threads 1 --skip cycles) ;;
   cuts | races) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it "$part::" -- --test-threads 1 --nocapture) ;;
   cycles) command=(env BULKHEAD_TEST_FULL=1 bash tests/run.sh --test it cycles -- --test-threads 1) ;;
   oracle) command=(env BULKHEAD_TEST_STRICT=1 bash tests/oracle.sh) ;;
