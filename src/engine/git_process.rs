@@ -6,7 +6,8 @@
 
 use super::EngineError;
 use super::build_git::GitAccess;
-use crate::security::landlock::{self, FsRights, Outcome, Rule, RuleSet};
+use crate::base::with_causes;
+use crate::security::landlock::{self, FsRights, LandlockError, Outcome, Rule, RuleSet};
 use crate::step::Repository;
 use crate::sys::process::{self, CloneFlags, Strings};
 use crate::sys::worker::Worker;
@@ -39,21 +40,11 @@ const CHANGE: FsRights = make_bitflags!(AccessFs::{
 });
 const NODES: FsRights = make_bitflags!(AccessFs::{MakeChar | MakeBlock | MakeSock | MakeFifo | IoctlDev});
 
-/// Variables that git without rights has from us: where programs, servers and certificates are.
-const HANDED_ON: [&str; 12] = [
-    "PATH",
-    "http_proxy",
-    "https_proxy",
-    "HTTPS_PROXY",
-    "all_proxy",
-    "ALL_PROXY",
-    "no_proxy",
-    "NO_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "GIT_SSL_CAINFO",
-    "GIT_SSL_CAPATH",
-];
+/// Variables that git without rights has from us: where programs and servers are.
+const HANDED_ON: [&str; 8] =
+    ["PATH", "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
+/// Variables that say where certificates are; it has them too, and may read what they name.
+const CERTIFICATES: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"];
 
 /// How git is run for one repository.
 pub(super) struct GitProcess<'g> {
@@ -64,11 +55,16 @@ pub(super) struct GitProcess<'g> {
 }
 
 impl GitProcess<'_> {
-    /// Tells whether git runs without rights. It cannot where it needs what only the caller may read: keys, agents and
-    /// passwords.
+    /// Tells whether git runs without rights. It cannot where it needs what only the caller has: keys and agents over ssh, and
+    /// over http what gives passwords to a context's server.
     pub(super) fn is_confined(&self) -> bool {
         let netrc = || std::env::var_os("HOME").is_some_and(|home| Path::new(&home).join(".netrc").exists());
-        self.repository.protocol != "ssh" && !(*self.access == GitAccess::Own && netrc())
+        let asks = || ["GIT_ASKPASS", "SSH_ASKPASS"].iter().any(|name| std::env::var_os(name).is_some());
+        match (self.repository.protocol, self.access) {
+            ("ssh", _) => false,
+            ("http" | "https", GitAccess::Own) => !netrc() && !asks(),
+            _ => true,
+        }
     }
 
     /// Runs git in a directory and returns what it prints.
@@ -80,8 +76,7 @@ impl GitProcess<'_> {
         let (path, directory) = place;
         let confined = self.is_confined();
         let home = if confined { Path::new(PLACE) } else { path };
-        let environment =
-            environment(self.access, self.repository.protocol, confined.then_some(()), home, std::env::vars_os());
+        let environment = environment(self.access, self.repository.protocol, confined, home, std::env::vars_os());
         let program = program(std::env::var_os("PATH").as_deref()).map_err(io("run the program 'git'"))?;
         let words = words(arguments);
         let order = Order::new(&program, &words, &environment).map_err(io("run the program 'git'"))?;
@@ -191,20 +186,20 @@ fn words<'w>(arguments: &[&'w str]) -> Vec<&'w str> {
 fn environment(
     access: &GitAccess,
     protocol: &str,
-    confined: Option<()>,
+    confined: bool,
     home: &Path,
     ours: impl Iterator<Item = (OsString, OsString)>,
 ) -> Vec<(OsString, OsString)> {
-    let own = *access == GitAccess::Own && confined.is_none();
+    let own = *access == GitAccess::Own && !confined;
     let kept = |name: &OsStr| {
         let name = name.to_string_lossy();
         let dropped: &[&str] =
             &["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"];
         let keys: &[&str] = &["HOME", "XDG_CONFIG_HOME", "GIT_ASKPASS", "SSH_ASKPASS", "SSH_AUTH_SOCK"];
         match confined {
-            Some(()) => HANDED_ON.contains(&&*name),
+            true => HANDED_ON.iter().chain(&CERTIFICATES).any(|known| *known == name),
             // A Dockerfile names the server: it gets no name, password or key that it was not given.
-            None => !dropped.contains(&&*name) && (own || !keys.contains(&&*name)),
+            false => !dropped.contains(&&*name) && (own || !keys.contains(&&*name)),
         }
     };
     let mut all: Vec<(OsString, OsString)> = ours.filter(|(name, _)| kept(name)).collect();
@@ -257,9 +252,7 @@ impl Order {
             line.extend_from_slice(value.as_bytes());
             line
         };
-        let certificates = environment.iter().filter(|(name, _)| {
-            ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"].iter().any(|other| name == other)
-        });
+        let certificates = environment.iter().filter(|(name, _)| CERTIFICATES.iter().any(|known| name == known));
         let own = program.canonicalize()?;
         let readable = own.parent().map(Path::to_owned).into_iter().chain(certificates.map(|(_, path)| path.into()));
         Ok(Self {
@@ -312,8 +305,9 @@ fn confine(order: &Order, tree: BorrowedFd<'_>) -> io::Result<()> {
     credentials::set_no_new_privileges()?;
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let rules = rules(landlock_abi(), &order.readable);
-    match landlock::prepare(&rules, open).map_err(io::Error::other)? {
-        Some(prepared) => prepared.enter().map_err(io::Error::other),
+    let refused = |error: LandlockError| io::Error::other(with_causes(&error));
+    match landlock::prepare(&rules, open).map_err(refused)? {
+        Some(prepared) => prepared.enter().map_err(refused),
         None => Ok(()),
     }
 }
@@ -358,18 +352,18 @@ mod tests {
         };
         let all =
             |access: &GitAccess, confined| environment(access, "https", confined, Path::new("/h"), ours().into_iter());
-        let confined = all(&GitAccess::Own, Some(()));
+        let confined = all(&GitAccess::Own, true);
         let kept: Vec<&str> = names(&confined).into_iter().filter(|name| !name.starts_with("GIT_")).collect();
         assert_eq!(kept, ["PATH", "https_proxy", "HOME"]);
         assert!(confined.contains(&("HOME".into(), "/h".into())) && !names(&confined).contains(&"GIT_DIR"));
-        let own = all(&GitAccess::Own, None);
+        let own = all(&GitAccess::Own, false);
         assert!(names(&own).contains(&"SSH_AUTH_SOCK") && own.contains(&("HOME".into(), "x".into())));
         assert!(!names(&own).contains(&"GIT_DIR"));
-        let agent = all(&GitAccess::Agent("/a".into()), None);
+        let agent = all(&GitAccess::Agent("/a".into()), false);
         assert!(
             agent.contains(&("SSH_AUTH_SOCK".into(), "/a".into())) && agent.contains(&("HOME".into(), "/h".into()))
         );
-        assert!(!names(&all(&GitAccess::Nobody, None)).contains(&"SSH_AUTH_SOCK"));
+        assert!(!names(&all(&GitAccess::Nobody, false)).contains(&"SSH_AUTH_SOCK"));
     }
 
     #[test]
