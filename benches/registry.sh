@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Pull and push of one layer of MB megabytes of this machine's own files (gzip and zstd) from and to Debian's docker-registry on
-# loopback, against docker and podman. Before each pull all images of the layer are removed, before each push the registry's blobs.
+# loopback, against docker and podman. Before each pull all images of the layer are removed (those of the suite `layers`, too), before
+# each push the registry's blobs.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 enter "$@"
@@ -25,8 +26,8 @@ insecure=--tls-verify=false
 runners=() extra=()
 if up; then runners+=("docker-gzip=docker pull -q $host/gzip:1"); extra+=(--group docker-gzip=dockerd --before "docker-gzip=docker rmi -f $host/gzip:1 big:1 2>/dev/null; sync -f $scratch"); fi
 for kind in gzip zstd; do
-  podman_image && { runners+=("podman-$kind=$podman pull -q $insecure $host/$kind:1"); extra+=(--before "podman-$kind=$podman rmi -f $host/gzip:1 $host/zstd:1 2>/dev/null; sync -f $scratch"); }
-  prepare_ours && { runners+=("ours-$kind=$ours pull -q $host/$kind:1"); extra+=(--before "ours-$kind=$ours rmi -f $host/gzip:1 $host/zstd:1 2>/dev/null; sync -f $scratch"); }
+  podman_image && { runners+=("podman-$kind=$podman pull -q $insecure $host/$kind:1"); extra+=(--before "podman-$kind=$podman rmi -f $host/gzip:1 $host/zstd:1 localhost/big:1 2>/dev/null; sync -f $scratch"); }
+  prepare_ours && { runners+=("ours-$kind=$ours pull -q $host/$kind:1"); extra+=(--before "ours-$kind=$ours rmi -f $host/gzip:1 $host/zstd:1 big:1 2>/dev/null; sync -f $scratch"); }
 done
 reference=docker-gzip; up || reference=podman-gzip
 race --title "pull of one layer, $((bytes >> 20)) MiB" --reference $reference --bytes "$bytes" -n "${ROUNDS:-5}" --warmup "${WARMUP:-1}" --keep 1 "${runners[@]}" "${extra[@]}"

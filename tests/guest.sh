@@ -38,6 +38,7 @@ image() { rm -f "$2.new"; mkfs.ext4 -q -F -E root_owner=0:0 -O ^has_journal -d "
 
 # What the guest's programs are: a small Debian, made anew when this list changes.
 packages=iproute2,nftables,busybox-static,kmod,strace,jq,curl,procps,util-linux,e2fsprogs
+packages+=,git,python3,xz-utils,openssl,openssh-client,docker-registry,skopeo
 make_root() {
   [ "$(cat "$cache/root.recipe" 2>/dev/null)" = "$packages" ] && [ -s "$cache/root.ext4" ] && return
   say "making the guest's root file system from distribution packages; this is done once"

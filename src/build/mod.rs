@@ -14,10 +14,12 @@ pub mod fuzz;
 pub mod glob;
 pub mod graph;
 pub mod ignore;
+mod provenance;
 pub mod solve;
 
 pub use cache::{BuildCache, CacheRecord, CacheUse, Entry, Policy, PruneError, Pruned, held, prune, trim, usage};
 pub use changes::{ChangeError, changed_config};
 pub use context::{Context, ContextError};
 pub use graph::{NamedContext, Settings};
+pub use provenance::{PREDICATE, Provenance, provenance};
 pub use solve::{BuildError, BuildEvent, BuildRequest, Built, Reason, StepError, StepLabel, build};

@@ -8,23 +8,26 @@ use super::request::{MountRequest, NetworkMode};
 use super::start::Launcher;
 use super::{Engine, EngineError};
 use crate::base::{ContainerId, Digest};
-use crate::image::{Active, Extracted, Hold, Image, ImageError, Images, Layer, Snapshotter, diff};
+use crate::image::{
+    Active, Extracted, Hold, Image, ImageError, Images, Layer, Layout, LayoutImage, LayoutLayers, Snapshotter, diff,
+    layout_url, package_url,
+};
 use crate::oci::{ImageConfig, Platform, Reference};
 use crate::sandbox::{view, writable_view};
 use crate::step::{
-    BaseImage, BuildHost, CacheWish, CommittedLayer, ImportEvent, Imported, Moved, Remote, RemoteWish, RunOrder,
-    StepMount, Tree,
+    BaseImage, BuildHost, CacheWish, CommittedLayer, ImportEvent, Imported, Material, Moved, Remote, RemoteWish,
+    RunOrder, StepMount, Tree,
 };
 use crate::store::{Lease, StoreError};
 use crate::sys::fault::{self, Point};
 use rustix::event::EventfdFlags;
 use std::cell::OnceCell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{DirBuilder, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// How build steps run.
@@ -42,6 +45,17 @@ pub struct StepOptions {
     pub agents: Vec<(String, PathBuf)>,
     /// Modification times after this one become this one: seconds since 1970.
     pub source_date_epoch: Option<i64>,
+}
+
+/// An image in a layout (`--build-context NAME=oci-layout://...`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedLayout {
+    /// What the build calls it.
+    pub name: String,
+    /// The layout's directory.
+    pub path: PathBuf,
+    /// Which of its images.
+    pub image: LayoutImage,
 }
 
 /// A secret; it does not print itself.
@@ -64,6 +78,8 @@ pub struct Builder<'a> {
     /// Readable once the build is to end because a step failed.
     pub(super) halted: OwnedFd,
     fetch: Option<(Fetch<'a>, bool)>,
+    layouts: &'a [NamedLayout],
+    materials: Mutex<BTreeSet<Material>>,
     pub(super) imports: Imports,
     _hold: Hold,
 }
@@ -126,6 +142,8 @@ impl Engine {
             interrupt,
             halted,
             fetch: None,
+            layouts: &[],
+            materials: Mutex::default(),
             imports: Imports::default(),
             _hold: hold,
         })
@@ -137,6 +155,21 @@ impl<'a> Builder<'a> {
     pub fn pulling(mut self, fetch: Fetch<'a>, always: bool) -> Self {
         self.fetch = Some((fetch, always));
         self
+    }
+
+    /// Has images of layouts stand for names, which nothing else can be called.
+    pub fn with_layouts(mut self, layouts: &'a [NamedLayout]) -> Self {
+        self.layouts = layouts;
+        self
+    }
+
+    /// Returns what the build has had from elsewhere so far: images, files, commits.
+    pub fn materials(&self) -> Vec<Material> {
+        self.materials.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(super) fn note(&self, material: Material) {
+        self.materials.lock().unwrap_or_else(PoisonError::into_inner).insert(material);
     }
 
     /// Finds an image, pulling it where that is wanted.
@@ -153,6 +186,20 @@ impl<'a> Builder<'a> {
             _ => Ok(found?),
         }
     }
+}
+
+/// An image that a build stands on: as its registry knows it, or by its manifest here.
+fn material(name: &str, image: &Image) -> Material {
+    let by_name: Option<Reference> = name.parse().ok().filter(|_| !image.id.hex().starts_with(name));
+    let reference = by_name.as_ref().or(image.references.first());
+    let same = |known: &&Reference| reference.is_some_and(|reference| reference.name() == known.name());
+    let known = image.digests.iter().find(same).and_then(|known| known.digest.clone());
+    let digest = known.unwrap_or_else(|| image.manifest.clone());
+    let uri = match reference {
+        Some(reference) => package_url(reference, &image.config.platform()),
+        None => layout_url("image", &digest),
+    };
+    Material::content(uri, &digest)
 }
 
 fn is_missing(found: &Result<Image, ImageError>) -> bool {
@@ -201,6 +248,13 @@ impl<'a> BuildHost for Builder<'a> {
     type Cache = StepCache;
 
     fn resolve_image(&self, reference: &str, platform: &Platform) -> Result<BaseImage, EngineError> {
+        if let Some(NamedLayout { path, image, .. }) = self.layouts.iter().find(|layout| layout.name == reference) {
+            let LayoutLayers { id, manifest, chain, config } =
+                self.images.take_from_layout(&Layout::open(path)?, image, platform)?;
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            self.note(Material::content(layout_url(&name, &manifest), &manifest));
+            return Ok(BaseImage { id, chain, config });
+        }
         let image = self.image(reference, platform)?;
         let has = image.config.platform();
         if !has.runs_on(platform) {
@@ -210,6 +264,7 @@ impl<'a> BuildHost for Builder<'a> {
                 wanted: platform.to_string(),
             });
         }
+        self.note(material(reference, &image));
         Ok(BaseImage { id: image.id.clone(), chain: image.chain().to_vec(), config: image.config })
     }
 

@@ -4,10 +4,10 @@
 //! of the repository, runs no hooks and no filters, takes no submodules, speaks only the protocol that was asked for, and has no
 //! rights where it needs none ([`super::git_process`]).
 
-use super::git_process::{GitProcess, NOBODY};
+use super::git_process::NOBODY;
 use super::{Engine, EngineError};
 use crate::image::{Extracted, Images};
-use crate::step::Repository;
+use crate::step::{Material, Repository};
 use rustix::fs::{
     AtFlags, Dir, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, fchmod,
     fchown, openat, openat2, statat, utimensat,
@@ -41,7 +41,8 @@ pub(super) struct Fetching<'f> {
 }
 
 impl Engine {
-    /// Fetches a repository that is a build context; returns the directory that is meant, and what keeps it.
+    /// Fetches a repository that is a build context; returns the directory that is meant, what keeps it, and which commit it
+    /// is.
     ///
     /// # Errors
     /// When there is no git, the repository or what is meant of it is not to be had, or the store cannot be written.
@@ -49,15 +50,16 @@ impl Engine {
         &self,
         repository: &Repository,
         interrupt: Option<BorrowedFd<'_>>,
-    ) -> Result<(OwnedFd, Extracted), EngineError> {
+    ) -> Result<(OwnedFd, Extracted, Material), EngineError> {
         let ends: Vec<_> = interrupt.into_iter().collect();
         let fetching = Fetching { repository, access: GitAccess::Own, ends: &ends };
         let images = Images::open(&self.paths)?;
         let known = fetching.look(&images)?;
-        match known.files {
-            Some(files) => Ok(files),
-            None => fetching.fetch(&images, &known.commit, &known.name),
-        }
+        let (root, kept) = match known.files {
+            Some(files) => files,
+            None => fetching.fetch(&images, &known.commit, &known.name)?,
+        };
+        Ok((root, kept, Material::commit(repository.shown(), &known.commit)))
     }
 }
 
@@ -147,7 +149,7 @@ impl Fetching<'_> {
     }
 
     fn begin(&self, place: &Extracted) -> Result<(), EngineError> {
-        if self.process().is_confined() {
+        if self.is_confined() {
             let nobody = (Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)));
             fchown(place.root(), nobody.0, nobody.1).map_err(|errno| self.unkept(errno))?;
         }
@@ -198,15 +200,6 @@ impl Fetching<'_> {
 
     fn failed(&self, what: String) -> EngineError {
         EngineError::Repository { url: self.repository.shown(), what }
-    }
-
-    /// Runs git in a directory and returns what it prints.
-    fn git(&self, place: &Extracted, arguments: &[&str]) -> Result<String, EngineError> {
-        self.process().run((place.path(), place.root()), arguments)
-    }
-
-    fn process(&self) -> GitProcess<'_> {
-        GitProcess { repository: self.repository, access: &self.access, ends: self.ends }
     }
 }
 

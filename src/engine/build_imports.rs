@@ -6,7 +6,7 @@ use super::registry::{Attention, of_images};
 use super::{Engine, EngineError, Logins};
 use crate::base::{Digest, with_causes};
 use crate::image::registry::{Client, Format, LayerEvent, RegistryError};
-use crate::image::{CacheImage, CacheLayout, ImageError, Images, KnownStep, Layer, StepTable, next_chain_id};
+use crate::image::{CacheImage, ImageError, Images, KnownStep, Layer, Layout, StepTable, next_chain_id};
 use crate::oci::{Descriptor, Reference};
 use crate::step::{CommittedLayer, ImportEvent, Imported};
 use std::fmt;
@@ -61,7 +61,7 @@ struct Cache {
 enum Place {
     Store,
     Registry(Reference),
-    Layout(CacheLayout),
+    Layout(Layout),
 }
 
 type Tell<'t> = &'t (dyn Fn(ImportEvent<'_>) + Sync);
@@ -150,7 +150,7 @@ impl Builder<'_> {
         };
         match source {
             CacheSource::Local(path) => {
-                let layout = CacheLayout::open(path)?;
+                let layout = Layout::open(path)?;
                 Ok((layout.steps()?, Place::Layout(layout)))
             }
             CacheSource::Registry(name) => from_registry(name),

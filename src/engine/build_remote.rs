@@ -12,7 +12,7 @@ use crate::base::Digest;
 use crate::config::Registries;
 use crate::image::registry::{Client, Credential, Credentials, Download, Validators, Wanted};
 use crate::image::{Extracted, Images};
-use crate::step::{Moved, Remote, RemoteFile, RemoteWish, Repository};
+use crate::step::{Material, Moved, Remote, RemoteFile, RemoteWish, Repository};
 use crate::store::{Durability, StoreError, read_json, write_json};
 use rustix::event::epoll;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps, fchmod, futimens, openat};
@@ -121,6 +121,15 @@ fn state(digest: &Digest, modified: Option<i64>) -> String {
 impl Builder<'_> {
     /// Finds out what a place holds: nothing is fetched where that can be known without.
     pub(super) fn look_at(&self, wish: &RemoteWish, moved: Moved<'_>) -> Result<Remote<LayerView>, EngineError> {
+        let found = self.look(wish, moved)?;
+        self.note(match (wish, found.state.split(' ').next().and_then(|digest| digest.parse().ok())) {
+            (RemoteWish::File(_), Some(digest)) => Material::content(wish.shown(), &digest),
+            _ => Material::commit(wish.shown(), &found.state),
+        });
+        Ok(found)
+    }
+
+    fn look(&self, wish: &RemoteWish, moved: Moved<'_>) -> Result<Remote<LayerView>, EngineError> {
         match wish {
             // What must have a digest is known by it.
             RemoteWish::File(RemoteFile { checksum: Some(checksum), .. }) => Ok(known_as(checksum.to_string(), None)),

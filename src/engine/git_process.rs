@@ -5,18 +5,18 @@
 //! no way to gain rights, and Landlock leaves it the programs and libraries of the machine to read and that directory to write.
 
 use super::EngineError;
-use super::build_git::GitAccess;
+use super::build_git::{Fetching, GitAccess};
 use crate::base::with_causes;
+use crate::image::Extracted;
 use crate::security::landlock::{self, FsRights, LandlockError, Outcome, Rule, RuleSet};
-use crate::step::Repository;
-use crate::sys::process::{self, CloneFlags, Strings};
+use crate::sys::process::{self, CloneFlags, Parent, Strings};
 use crate::sys::worker::Worker;
 use crate::sys::{credentials, landlock_abi, mount};
 use ::landlock::{AccessFs, BitFlags, Scope, make_bitflags};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, move_mount};
-use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
+use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, pidfd_open, setrlimit};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
@@ -46,21 +46,13 @@ const HANDED_ON: [&str; 8] =
 /// Variables that say where certificates are; it has them too, and may read what they name.
 const CERTIFICATES: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"];
 
-/// How git is run for one repository.
-pub(super) struct GitProcess<'g> {
-    pub(super) repository: &'g Repository,
-    pub(super) access: &'g GitAccess,
-    /// Readable when it is to end.
-    pub(super) ends: &'g [BorrowedFd<'g>],
-}
-
-impl GitProcess<'_> {
+impl Fetching<'_> {
     /// Tells whether git runs without rights. It cannot where it needs what only the caller has: keys and agents over ssh, and
     /// over http what gives passwords to a context's server.
     pub(super) fn is_confined(&self) -> bool {
         let netrc = || std::env::var_os("HOME").is_some_and(|home| Path::new(&home).join(".netrc").exists());
         let asks = || ["GIT_ASKPASS", "SSH_ASKPASS"].iter().any(|name| std::env::var_os(name).is_some());
-        match (self.repository.protocol, self.access) {
+        match (self.repository.protocol, &self.access) {
             ("ssh", _) => false,
             ("http" | "https", GitAccess::Own) => !netrc() && !asks(),
             _ => true,
@@ -68,19 +60,18 @@ impl GitProcess<'_> {
     }
 
     /// Runs git in a directory and returns what it prints.
-    pub(super) fn run(&self, place: (&Path, BorrowedFd<'_>), arguments: &[&str]) -> Result<String, EngineError> {
+    pub(super) fn git(&self, place: &Extracted, arguments: &[&str]) -> Result<String, EngineError> {
         let io = |what: &str| {
             let (url, what) = (self.repository.shown(), what.to_owned());
             move |source| EngineError::Git { url, what, source }
         };
-        let (path, directory) = place;
         let confined = self.is_confined();
-        let home = if confined { Path::new(PLACE) } else { path };
-        let environment = environment(self.access, self.repository.protocol, confined, home, std::env::vars_os());
+        let home = if confined { Path::new(PLACE) } else { place.path() };
+        let environment = environment(&self.access, self.repository.protocol, confined, home, std::env::vars_os());
         let program = program(std::env::var_os("PATH").as_deref()).map_err(io("run the program 'git'"))?;
         let words = words(arguments);
         let order = Order::new(&program, &words, &environment).map_err(io("run the program 'git'"))?;
-        let (said, complaint, code) = self.hear(&order, directory, confined).map_err(io("run the program 'git'"))?;
+        let (said, complaint, code) = self.hear(&order, place.root(), confined).map_err(io("run the program 'git'"))?;
         let Some(code) = code else { return Err(EngineError::Interrupted) };
         if code == 0 {
             return Ok(said);
@@ -106,13 +97,14 @@ impl GitProcess<'_> {
         let directory = tree.as_ref().map_or(directory, |tree| tree.as_fd());
         let keep = [null.as_fd(), out_writer.as_fd(), err_writer.as_fd(), directory];
         let streams = [null.as_fd(), out_writer.as_fd(), err_writer.as_fd()];
+        let builder = getpid();
         let worker = Worker::fork(&keep, || {
-            let begin = || {
-                let error = begin(order, streams, directory, confined);
+            let begin = |parent: Parent<'_>| {
+                let error = begin(order, streams, directory, parent, confined);
                 let _ = rustix::io::write(streams[2], format!("git could not be started: {error}\n").as_bytes());
                 NOT_STARTED
             };
-            if confined { alone(begin) } else { begin() }
+            if confined { alone(begin) } else { begin(Parent::Here(builder)) }
         })?;
         drop((out_writer, err_writer));
         let mut streams = [Stream::new(out), Stream::new(err)];
@@ -265,17 +257,23 @@ impl Order {
 }
 
 /// Runs a process and whatever it starts in namespaces of their own, and ends when all of them have; returns its exit code.
-fn alone(begin: impl FnOnce() -> i32) -> i32 {
+fn alone(begin: impl FnOnce(Parent<'_>) -> i32) -> i32 {
     let run = || -> rustix::io::Result<i32> {
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        let this = pidfd_open(getpid(), PidfdFlags::empty())?;
         let flags = CloneFlags::NEWPID.with(CloneFlags::NEWNS).with(CloneFlags::NEWIPC);
-        process::wait_exit(process::clone_process(flags, None, begin)?.pid)
+        process::wait_exit(process::clone_process(flags, None, || begin(Parent::Outside(this.as_fd())))?.pid)
     };
     run().unwrap_or(NOT_STARTED)
 }
 
 /// Becomes git, in a new process; returns only why not.
-fn begin(order: &Order, streams: [BorrowedFd<'_>; 3], directory: BorrowedFd<'_>, confined: bool) -> io::Error {
+fn begin(
+    order: &Order,
+    streams: [BorrowedFd<'_>; 3],
+    directory: BorrowedFd<'_>,
+    parent: Parent<'_>,
+    confined: bool,
+) -> io::Error {
     let become_git = || -> io::Result<()> {
         process::reset_signals();
         if confined {
@@ -283,8 +281,7 @@ fn begin(order: &Order, streams: [BorrowedFd<'_>; 3], directory: BorrowedFd<'_>,
         } else {
             rustix::process::fchdir(directory)?
         }
-        // A change of ids takes this back.
-        set_parent_process_death_signal(Some(Signal::KILL))?;
+        process::end_with(parent)?;
         for (number, stream) in streams.into_iter().enumerate() {
             process::dup_onto(stream, number as i32)?;
         }

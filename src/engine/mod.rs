@@ -36,7 +36,7 @@ mod undo;
 mod volumes;
 mod walls;
 
-pub use build::{Builder, LayerView, Secret, StepOptions, StepTree};
+pub use build::{Builder, LayerView, NamedLayout, Secret, StepOptions, StepTree};
 pub use build_cache::{CacheMount, StepCache};
 pub use build_git::GitAccess;
 pub use build_imports::CacheSource;

@@ -6,7 +6,7 @@ use crate::config::Registries;
 use crate::image::registry::{
     Client, Credential, Credentials, Format, LayerEvent, Notice, Options, Proxies, Pulled, Pushed, RegistryError, Trust,
 };
-use crate::image::{ImageError, Images};
+use crate::image::{Attestation, ImageError, Images};
 use crate::oci::{Platform, Reference};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
@@ -64,10 +64,15 @@ impl Engine {
     ///
     /// # Errors
     /// When there is no such image, or the registry cannot be asked or refuses.
-    pub fn push(&self, name: &Reference, format: Format, attention: Attention<'_>) -> Result<Pushed, EngineError> {
+    pub fn push(
+        &self,
+        name: &Reference,
+        how: (Format, &[Attestation]),
+        attention: Attention<'_>,
+    ) -> Result<Pushed, EngineError> {
         let logins = Logins::of_user();
         let client = self.registry_client(&logins, attention)?;
-        Images::open(&self.paths)?.push(&client, name, format, attention.tell).map_err(of_images)
+        Images::open(&self.paths)?.push(&client, name, how, attention.tell).map_err(of_images)
     }
 
     /// Asks a registry whether it takes a credential.

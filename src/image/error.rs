@@ -104,6 +104,16 @@ pub enum ImageError {
         /// What is in the way.
         why: &'static str,
     },
+    /// A layout does not have the image that is asked for.
+    #[error("the layout {} has no image {wanted}{}", path.display(), if has.is_empty() { String::new() } else { format!("; it has {}", has.join(", ")) })]
+    NotInLayout {
+        /// Its directory.
+        path: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// Names of the images there are.
+        has: Vec<String>,
+    },
     /// A layer could not be unpacked.
     #[error(transparent)]
     Unpack(#[from] UnpackError),

@@ -1,19 +1,16 @@
 //! Taking images in from archives: `docker save`'s form and OCI layouts, plain or compressed.
 
 use super::archive::{Archive, blob_name};
+use super::documents::{MAX_NESTING, check_layers};
 use super::error::{ImageError, Result};
 use super::import::Expected;
 use super::index::{Layer, chain_ids};
 use super::ingest::Ingest;
-use super::snapshot::MAX_LAYERS;
 use super::store::{Image, Images};
 use crate::base::Digest;
 use crate::oci::{Descriptor, ImageConfig, Manifest, Platform, Reference, media};
 use serde::Deserialize;
 use std::fs::File;
-
-/// Deepest nesting of indexes.
-const MAX_NESTING: usize = 4;
 
 /// An image that was taken in.
 #[derive(Clone, Debug)]
@@ -247,13 +244,8 @@ fn checked(found: Found) -> Result<Found> {
             found.references.first().map_or_else(|| Digest::of(&found.config).short().to_owned(), Reference::familiar);
         return Err(ImageError::Platform { name, found: platform.to_string(), wanted: host.to_string() });
     }
-    let invalid = |what| Err(ImageError::Invalid { document: "image config".to_owned(), what });
-    match found.parsed.rootfs.diff_ids.len() {
-        _ if found.parsed.rootfs.kind != "layers" => invalid("its rootfs is not of type \"layers\""),
-        count if count != found.layers.len() => invalid("it names another number of layers than the manifest"),
-        count if count > MAX_LAYERS => invalid("it names more than 499 layers, which overlayfs cannot stack"),
-        _ => Ok(found),
-    }
+    check_layers(&found.parsed, found.layers.len(), "image config")?;
+    Ok(found)
 }
 
 /// Returns the digest that a file name carries (`<hex>.json`, `blobs/sha256/<hex>`).

@@ -7,8 +7,11 @@
 //! [`registry`] alone; `cached` reads and writes images that carry build steps. Never mounts, never prints.
 
 mod archive;
+mod attest;
 mod cached;
+mod choose;
 pub mod diff;
+mod documents;
 mod durable;
 mod error;
 mod extract;
@@ -17,6 +20,7 @@ pub mod fuzz;
 mod import;
 mod index;
 mod ingest;
+mod layout;
 mod load;
 mod rebase;
 pub mod registry;
@@ -30,11 +34,13 @@ mod tree;
 pub mod unpack;
 mod usage;
 
-pub use cached::{CACHE_FIELD, CacheImage, CacheLayout, KnownStep, StepRecord, StepTable, attach_steps};
+pub use attest::{Attestation, layout_url, package_url};
+pub use cached::{CACHE_FIELD, CacheImage, KnownStep, StepRecord, StepTable, attach_steps};
 pub use error::ImageError;
 pub use extract::{Extracted, may_be_archive};
 pub use import::ImportOptions;
 pub use index::{Layer, chain_ids, next_chain_id};
+pub use layout::{Layout, LayoutImage, LayoutLayers};
 pub use load::{Hold, LoadProgress, Loaded};
 pub use remove::{Collected, Removed, Roots};
 pub use snapshot::{Active, LayerMeta, Snapshotter};

@@ -1,6 +1,7 @@
 //! Giving images out: one tar that is a docker-archive and an OCI layout at once, as Docker 25 writes it.
 
 use super::archive::blob_name;
+use super::attest::{Attestation, attest};
 use super::error::{ImageError, Result};
 use super::import::open_directory;
 use super::index::{Index, Layer};
@@ -32,18 +33,29 @@ impl Images {
     /// # Errors
     /// When an image is missing, a layer is damaged (the archive is then of no use), or writing fails.
     pub fn save(&self, names: &[String], out: &mut dyn Write) -> Result<()> {
-        self.write_archive(&self.chosen(names)?, out)
+        self.write_archive(&self.chosen(names)?, &[], out)
     }
 
-    /// Writes one image as an archive, under these names and no others.
+    /// Writes one image as an archive, under these names and no others, with what is said about it.
     ///
     /// # Errors
     /// As [`Images::save`].
-    pub fn save_as(&self, image: &Image, references: &[Reference], out: &mut dyn Write) -> Result<()> {
-        self.write_archive(&[(image.clone(), references.to_vec())], out)
+    pub fn save_as(
+        &self,
+        image: &Image,
+        references: &[Reference],
+        attestations: &[Attestation],
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        self.write_archive(&[(image.clone(), references.to_vec())], attestations, out)
     }
 
-    fn write_archive(&self, images: &[(Image, Vec<Reference>)], out: &mut dyn Write) -> Result<()> {
+    fn write_archive(
+        &self,
+        images: &[(Image, Vec<Reference>)],
+        attestations: &[Attestation],
+        out: &mut dyn Write,
+    ) -> Result<()> {
         let mut tar = Writer::new(out);
         let wrote = ImageError::stream("write");
         directories(&mut tar).map_err(wrote)?;
@@ -61,10 +73,18 @@ impl Images {
             let mut manifest = manifest_of(&image.id, config.len() as u64, &image.layers);
             manifest.extra.extend(self.annotations(image));
             let manifest = to_go_json(&manifest).map_err(ImageError::document("manifest"))?;
-            let descriptor = Descriptor::new(media::MANIFEST, Digest::of(&manifest), manifest.len() as u64);
-            for (digest, bytes) in [(&image.id, &config), (&descriptor.digest, &manifest)] {
-                if written.insert(digest.clone()) {
-                    tar.file(&blob_name(digest), 0, bytes).map_err(ImageError::stream("write"))?;
+            let mut descriptor = Descriptor::new(media::MANIFEST, Digest::of(&manifest), manifest.len() as u64);
+            let mut documents = vec![(image.id.clone(), config), (descriptor.digest.clone(), manifest)];
+            if !attestations.is_empty() {
+                let attested = attest(&descriptor, &image.config.platform(), references, attestations)?;
+                descriptor = Descriptor::new(media::INDEX, attested.index.0.clone(), attested.index.1.len() as u64);
+                documents.extend(attested.blobs);
+                documents.extend([attested.manifest, attested.index]);
+            }
+            for (digest, bytes) in documents {
+                let name = blob_name(&digest);
+                if written.insert(digest) {
+                    tar.file(&name, 0, &bytes).map_err(ImageError::stream("write"))?;
                 }
             }
             saved.push(SavedImage {

@@ -20,6 +20,8 @@ pub mod media {
     pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     /// Layer compressed with zstd.
     pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
+    /// What is said of an image (*in-toto Attestation Framework*).
+    pub const IN_TOTO: &str = "application/vnd.in-toto+json";
     /// Docker's image config.
     pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
     /// Docker's image manifest.

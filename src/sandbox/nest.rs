@@ -49,10 +49,9 @@ impl Nest {
 pub(super) fn hold(flags: CloneFlags) -> Result<Child, Errno> {
     let parent = rustix::process::getpid();
     let wait = move || {
-        // We may have died before we could be its death.
-        let bound = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
+        let bound = end_with(Parent::Here(parent));
         let _ = set_undumpable();
-        if bound.is_err() || rustix::process::getppid() != Some(parent) || close_all_from(0, &[]).is_err() {
+        if bound.is_err() || close_all_from(0, &[]).is_err() {
             return 1;
         }
         let _ = set_name(c"bulkhead-nest");

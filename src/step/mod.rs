@@ -3,9 +3,11 @@
 //! The solver performs steps through [`BuildHost`], which the engine implements: it owns images, snapshots and sandboxes;
 //! this module only names what passes between them. Later, steps that guests perform stand beside the builtin ones here.
 
+mod material;
 mod remote;
 
-pub use remote::{Moved, Remote, RemoteError, RemoteFile, RemoteWish, Repository, is_file_address};
+pub use material::Material;
+pub use remote::{Moved, Remote, RemoteError, RemoteFile, RemoteWish, Repository, bare_address, is_file_address};
 
 use crate::base::{Digest, Timestamp};
 use crate::oci::{ImageConfig, Platform};

@@ -92,7 +92,7 @@ impl RemoteWish {
     /// Returns the address, without what may be secret in it.
     pub fn shown(&self) -> String {
         match self {
-            Self::File(file) => bare(&file.address),
+            Self::File(file) => bare_address(&file.address),
             Self::Repository(repository) => repository.shown(),
         }
     }
@@ -105,7 +105,7 @@ pub fn is_file_address(text: &str) -> bool {
 }
 
 /// An address without its query and its user's name and password.
-fn bare(address: &str) -> String {
+pub fn bare_address(address: &str) -> String {
     let address = address.split(['?', '#']).next().unwrap_or_default();
     match address.split_once("://") {
         Some((scheme, rest)) => {
@@ -192,7 +192,7 @@ impl Repository {
 
     /// Returns its address, without what may be secret in it.
     pub fn shown(&self) -> String {
-        bare(&self.url)
+        bare_address(&self.url)
     }
 
     fn nothing() -> Self {
@@ -202,7 +202,7 @@ impl Repository {
 
     /// Adds what stands behind the address.
     fn with(mut self, fragment: &str, query: &str) -> Result<Self, RemoteError> {
-        let place = bare(&self.url);
+        let place = bare_address(&self.url);
         let refuse = |why| RemoteError { place: place.clone(), why };
         let (reference, directory) = fragment.split_once(':').unwrap_or((fragment, ""));
         (self.reference, self.directory) = (reference.to_owned(), directory.to_owned());

@@ -1,6 +1,7 @@
 //! Forked workers: a copy of this process that runs one function with a few descriptors and ends.
 #![allow(unsafe_code)]
 
+use super::process::{Parent, end_with};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -14,6 +15,7 @@ pub struct Worker {
 impl Worker {
     /// Forks; the child closes every descriptor but `keep`, runs `work` and exits with what it returns.
     ///
+    /// The child ends with the thread that made it; a child that changes its user or group says so again ([`end_with`]).
     /// The child may allocate even when the parent has other threads (see [`super::heap`]); `work` must take no other lock (no printing, no environment) and may change its namespaces, being alone in its process.
     ///
     /// # Errors
@@ -21,13 +23,15 @@ impl Worker {
     pub fn fork(keep: &[BorrowedFd<'_>], work: impl FnOnce() -> i32) -> io::Result<Self> {
         let mut kept: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
         kept.sort_unstable();
+        let parent = Parent::Here(rustix::process::getpid());
         // The child runs only `work` (see the contract above) and then _exit, so no destructor or exit handler of the parent
         // runs twice.
         match super::heap::fork() {
             -1 => Err(io::Error::last_os_error()),
             0 => {
                 close_all_but(&kept);
-                let code = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or(101);
+                let work = std::panic::AssertUnwindSafe(|| end_with(parent).map_or(101, |()| work()));
+                let code = std::panic::catch_unwind(work).unwrap_or(101);
                 // SAFETY: _exit ends the process and never returns; it takes no pointers.
                 unsafe { libc::_exit(code) }
             }

@@ -3,9 +3,10 @@
 
 use crate::push::Distribution;
 use crate::support::registry::{Content, Deed, Packed, Registry, digest, layer};
-use crate::support::{Outcome, World, busybox_tar, host, requires};
+use crate::support::{Outcome, World, busybox_tar, host, requires, wait_for};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// A stage whose result is the same each time, and a target whose first step never gives the same again.
 const FILE: &str = "FROM busybox AS make\nRUN seq 1 1000 > /made\nFROM busybox\nWORKDIR /work\n\
@@ -515,4 +516,34 @@ fn a_killed_export_leaves_the_cache_that_was_there() {
     build(&world, &flags);
     let names: Vec<String> = files(&world.path("cache")).into_keys().collect();
     assert!(names.len() == before.len() && !names.iter().any(|name| name.contains("draft")), "{names:?}");
+}
+
+#[test]
+fn an_interruption_ends_the_export_and_the_import_at_once() {
+    requires!(root);
+    let mut world = app(FILE);
+    build(&world, &["--cache-to", "type=local,dest=cache"]);
+    // A server that begins to answer and does not go on.
+    let stuck = |_: &crate::support::registry::Asked, _| {
+        Deed::Raw(vec![(b"HTTP/1.1 200 OK\r\nContent-Length: 999\r\n\r\n{".to_vec(), Duration::from_secs(60))])
+    };
+    let registry = Registry::misbehave(&world, Content::default(), stuck);
+    let cache = format!("type=registry,ref={}/cache:1", registry.address);
+    let interrupted = |world: &World, flag: &str| {
+        let before = registry.asked().len();
+        let child = world.spawn(&["build", "--network", "none", flag, &cache, "-t", "app:1", "app"]);
+        wait_for("the cache to be asked for", 30, || (registry.asked().len() > before).then_some(()));
+        let began = Instant::now();
+        host("kill", &["-INT", &child.id().to_string()]).ok();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(130), "{flag}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(began.elapsed() < Duration::from_secs(2), "{flag} took {:?}", began.elapsed());
+    };
+    interrupted(&world, "--cache-to");
+    assert!(!world.inspect("app:1", "{{.Id}}").is_empty(), "the image was built before");
+    another_store(&mut world, "second");
+    interrupted(&world, "--cache-from");
+    world.bulkhead(&["inspect", "app:1"]).fails(1, &["app:1"]);
+    assert_eq!(std::fs::read_dir(world.root.join("content/ingest")).unwrap().count(), 0);
+    build(&world, &["--cache-from", "type=local,src=cache"]);
 }

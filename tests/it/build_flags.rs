@@ -54,6 +54,58 @@ fn the_result_goes_where_output_says() {
 }
 
 #[test]
+fn an_image_of_a_layout_stands_for_a_name() {
+    requires!(root, program "tar");
+    let world = app("FROM base\nCOPY --from=base /own /copied\nRUN cat /own /copied\n", &[]);
+    world.write("base/Dockerfile", "FROM busybox\nENV FROM_LAYOUT=yes\nCOPY own /\n");
+    world.write("base/own", "of the layout");
+    world.ok(&["build", "-t", "base:1", "-o", "type=oci,dest=base.tar", "base"]);
+    world.ok(&["builder", "prune", "-af"]);
+    let untarred = |name: &str| {
+        std::fs::create_dir(world.path(name)).unwrap();
+        let (archive, to) = (world.path("base.tar"), world.path(name));
+        host("tar", &["-C", to.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
+    };
+    untarred("layout");
+    let before = images(&world);
+    let build_in = |root: &str, layout: &str, more: &[&str]| {
+        let context = format!("base=oci-layout://{layout}");
+        let flags = ["--root", root, "build", "--build-context", &context, "-t", "made:1"];
+        world.bulkhead(&[&flags, more, &["app"]].concat())
+    };
+    let root = world.root.to_str().unwrap().to_owned();
+    let build = |layout: &str, more: &[&str]| build_in(&root, layout, more);
+    build("layout", &[]).code(0);
+    assert!(world.inspect("made:1", "{{.Config.Env}}").contains("FROM_LAYOUT=yes"));
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "made:1", "cat", "/copied"]), "of the layout");
+    assert_eq!(images(&world).len(), before.len() + 1, "the layout's image is none of the store");
+    let manifest = std::fs::read_to_string(world.path("layout/index.json")).unwrap();
+    let digest = manifest.split("sha256:").nth(1).unwrap()[..64].to_owned();
+    build("layout:1", &["--no-cache"]).code(0);
+    build(&format!("layout@sha256:{digest}"), &["--no-cache"]).code(0);
+    build("layout:2", &[]).fails(1, &["has no image tagged 2; it has 1"]);
+    build("nowhere:2", &[]).fails(125, &["there is no directory nowhere"]);
+    // A Dockerfile names no directory of the host.
+    let layout = world.path("layout");
+    world.write("app/Dockerfile", format!("FROM oci-layout://{}\n", layout.display()));
+    world.bulkhead(&["build", "app"]).fails(1, &["oci-layout"]);
+    // What is damaged or led elsewhere is refused.
+    world.write("app/Dockerfile", "FROM base\n");
+    let blobs = || std::fs::read_dir(world.path("layout/blobs/sha256")).unwrap().map(|entry| entry.unwrap().path());
+    let largest = blobs().max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&largest).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&largest, &bytes).unwrap();
+    build_in("empty", "layout", &[]).fails(1, &["sha256:"]);
+    std::fs::remove_file(&largest).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &largest).unwrap();
+    build_in("empty", "layout", &[]).fails(1, &["blobs/sha256"]);
+    std::fs::remove_file(world.path("layout/index.json")).unwrap();
+    build_in("empty", "layout", &[]).fails(1, &["index.json"]);
+}
+
+#[test]
 fn ids_metadata_and_annotations_are_written() {
     requires!(root, program "tar");
     let world = app("FROM busybox\nLABEL a=1\n", &[]);

@@ -4,6 +4,7 @@
 mod add;
 mod boot;
 mod build;
+mod build_attest;
 mod build_caches;
 mod build_flags;
 mod build_git;

@@ -4,7 +4,8 @@ use super::place::{Place, remote_tree};
 use crate::build::NamedContext;
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
-use crate::engine::{Engine, Secret, StepOptions};
+use crate::engine::{Engine, NamedLayout, Secret, StepOptions};
+use crate::image::LayoutImage;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -120,14 +121,29 @@ pub(super) fn insecure(parsed: &Parsed, engine: &Engine) -> Result<bool, Failure
     Ok(asked)
 }
 
+/// Reads what follows `oci-layout://`: a directory, and which of its images.
+fn parse_layout(text: &str) -> Result<(PathBuf, LayoutImage), String> {
+    let is_directory = |path: &str| Path::new(path).is_dir();
+    let (path, image) = match (text.rsplit_once('@'), text.rsplit_once(':')) {
+        _ if is_directory(text) => (text, LayoutImage::Only),
+        (Some((path, digest)), _) => (path, LayoutImage::Digest(digest.parse().map_err(|e| format!("{digest}: {e}"))?)),
+        (None, Some((path, tag))) if !tag.contains('/') => (path, LayoutImage::Tag(tag.to_owned())),
+        _ => (text, LayoutImage::Only),
+    };
+    if !is_directory(path) {
+        return Err(format!("there is no directory {path}"));
+    }
+    Ok((std::path::absolute(path).map_err(|error| format!("{path}: {error}"))?, image))
+}
+
 /// Reads `--build-context`, and adds the directories, repositories and archives to the context.
 pub(super) fn contexts(
     parsed: &Parsed,
     engine: &Engine,
     place: &mut Place,
 ) -> Result<Vec<(String, NamedContext)>, Failure> {
-    let written =
-        "it is written NAME=PATH, NAME=docker-image://IMAGE, or NAME= and the address of a repository or archive";
+    let written = "it is written NAME=PATH, NAME=docker-image://IMAGE, NAME=oci-layout://PATH[:TAG|@DIGEST], or NAME= and \
+                   the address of a repository or archive";
     let mut named = Vec::new();
     for text in parsed.all("build-context") {
         let Some((name, value)) = text.split_once('=').filter(|(name, value)| !name.is_empty() && !value.is_empty())
@@ -137,14 +153,20 @@ pub(super) fn contexts(
         let in_context = |error| Failure::from_error(exit::FAILED, &error);
         let context = match value.split_once("://") {
             Some(("docker-image", image)) => NamedContext::Image(image.to_owned()),
+            Some(("oci-layout", layout)) => {
+                let (path, image) = parse_layout(layout).map_err(|why| parsed.invalid("build-context", text, why))?;
+                place.layouts.push(NamedLayout { name: value.to_owned(), path, image });
+                NamedContext::Image(value.to_owned())
+            }
             _ if Path::new(value).exists() => {
                 place.files.add_named(name, Path::new(value)).map_err(in_context)?;
                 NamedContext::Directory
             }
             _ => match remote_tree(engine, value, parsed.switch("quiet")?)? {
-                Some((root, kept)) => {
+                Some((root, kept, material)) => {
                     place.files.add_named_tree(name, root).map_err(in_context)?;
                     place.kept.push(kept);
+                    place.materials.push(material);
                     NamedContext::Directory
                 }
                 None if value.contains("://") => return Err(parsed.invalid("build-context", text, written)),
@@ -162,6 +184,22 @@ pub(super) fn contexts(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_layout_is_a_directory_and_one_of_its_images() {
+        let digest = crate::base::Digest::of(b"x");
+        for (text, expected) in [
+            ("/usr", Ok(("/usr", LayoutImage::Only))),
+            ("/usr:v1", Ok(("/usr", LayoutImage::Tag("v1".into())))),
+            (&format!("/usr@{digest}"), Ok(("/usr", LayoutImage::Digest(digest.clone())))),
+            ("/usr/no:v1/there", Err("there is no directory /usr/no:v1/there")),
+            ("/no:v1", Err("there is no directory /no")),
+        ] {
+            let expected = expected.map(|(path, image)| (path.into(), image)).map_err(str::to_owned);
+            assert_eq!(parse_layout(text), expected, "{text}");
+        }
+        assert!(parse_layout("/usr@sha256:1").is_err_and(|why| why.starts_with("sha256:1: ")));
+    }
 
     #[test]
     fn secrets_are_read_as_buildx_reads_them() {

@@ -1,5 +1,6 @@
 //! `build`: flags, the run of the builder, and its failures shown with the Dockerfile's lines.
 
+mod attest;
 mod cache;
 mod caches;
 mod check;
@@ -21,7 +22,7 @@ use super::image::reference;
 use super::registry::{self, pull_shown};
 use super::terminal::Signals;
 use super::verbs::Verb;
-use crate::base::Digest;
+use crate::base::{Digest, Timestamp};
 use crate::build::{self, BuildCache, BuildError, BuildRequest, Built, Settings, StepError};
 use crate::engine::request::MountRequest;
 use crate::engine::{EngineError, StepOptions};
@@ -79,9 +80,10 @@ fn flags(flags: Flags) -> Flags {
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("allow", "Allow extra privileges (security.insecure, where the operator's settings do)"))
         .arg(list("annotation", "Add annotation to the image's manifest"))
+        .arg(list("attest", "Attest something of the image (type=provenance[,mode=min|max]), as --provenance does"))
         .arg(list(
             "build-context",
-            "Additional build contexts (name=path, name=docker-image://image, name=URL of an archive or a repository)",
+            "Additional build contexts (name=path, name=docker-image://image, name=oci-layout://path[:tag|@digest], name=URL of an archive or a repository)",
         ))
         .arg(list("build-arg", "Set build-time variables"))
         .arg(list(
@@ -112,7 +114,7 @@ fn flags(flags: Flags) -> Flags {
         )
         .arg(value("platform", "string", "Set target platform for build"))
         .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|rawjson|quiet)"))
-        .arg(value("provenance", "string", "Attest how the image was made: only false is taken"))
+        .arg(value("provenance", "string", "Attest how a pushed or archived image was made (mode=min|max[,builder-id=URI]; max tells build arguments)"))
         .arg(switch("pull", "Always attempt to pull all referenced images"))
         .arg(switch(
             "push",
@@ -170,15 +172,6 @@ fn request(parsed: &Parsed, outputs: &[Output]) -> Result<BuildRequest, Failure>
     tags.extend(outputs.iter().filter(|output| output.keeps_image()).flat_map(Output::names).cloned());
     for tag in &tags {
         reference(tag)?;
-    }
-    for (name, what) in [("provenance", "a record of how it was made"), ("sbom", "a list of what is in it")] {
-        match parsed.text(name) {
-            None | Some("" | "false" | "disabled" | "0") => {}
-            Some(_) => {
-                return Err(Failure::failed(format!("--{name}: {what} is not made by this version"))
-                    .hint(format!("leave the flag out, or --{name}=false")));
-            }
-        }
     }
     let epoch = epoch(parsed, &settings)?;
     // Without an image to keep, names are those of the archive alone.
@@ -247,6 +240,7 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         return Err(parsed.conflict("what is pushed needs a name: -t REGISTRY/NAME:TAG"));
     }
     let caches = caches::targets(&parsed, &outputs)?;
+    let provenance = attest::wish(&parsed, &outputs)?;
     request.inline = caches.contains(&CacheTarget::Inline);
     let sources = caches::sources(&parsed)?;
     let options = options(&parsed, &request)?;
@@ -279,16 +273,21 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let cache = BuildCache::new(&engine.paths.root.join("build/cache"));
     let known = if outputs.iter().any(Output::keeps_image) { None } else { Some(images_before(context)?) };
     let builder = engine.builder(&mut launch, options, Some(signals.as_fd()))?;
-    let builder = builder.pulling(&fetch, parsed.switch("pull")?).importing(sources);
+    let builder = builder.pulling(&fetch, parsed.switch("pull")?).importing(sources).with_layouts(&place.layouts);
     let mut explanation = Explanation::default();
+    let began = Timestamp::now();
     let result = progress.during(|show| {
         build::build(&builder, files, &cache, &request, &mut |event| {
             explanation.event(&event);
             show(event);
         })
     });
+    let said = match &result {
+        Ok(built) => attest::said(provenance.as_ref(), (&request, built), (&place, &builder), began),
+        Err(_) => Vec::new(),
+    };
     let written = result.as_ref().map_or(Ok(()), |built| {
-        outputs.iter().try_for_each(|output| output.write(context, &builder, built, &tags, request.epoch))
+        outputs.iter().try_for_each(|output| output.write(context, (&builder, built), &tags, &said, request.epoch))
     });
     progress.finish();
     // While the builder lives, so that nobody collects the layers.
@@ -319,7 +318,7 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let mut pushed = None;
     if let Some(format) = push {
         for name in &request.tags {
-            pushed = Some(registry::push_now(&engine, &reference(name)?, format, quiet)?.digest);
+            pushed = Some(registry::push_now(&engine, &reference(name)?, (format, &said), quiet)?.digest);
         }
     }
     write_ids(context, &parsed, &built, &tags, pushed.as_ref())?;

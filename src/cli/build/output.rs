@@ -7,7 +7,7 @@ use crate::cli::error::Failure;
 use crate::cli::flags::Parsed;
 use crate::engine::{Builder, Engine};
 use crate::image::registry::Format;
-use crate::image::{Images, diff};
+use crate::image::{Attestation, Images, diff};
 use crate::oci::Reference;
 use crate::step::{BuildHost, Tree};
 use rustix::fs::{Mode, OFlags, openat};
@@ -148,13 +148,13 @@ impl Output {
         }
     }
 
-    /// Gives the result out. `tags` are those of `-t`; times after `epoch` (seconds since 1970) become it.
+    /// Gives the result out. `tags` are those of `-t`; `said` goes with an archive of an image; times after `epoch` (seconds since 1970) become it.
     pub(super) fn write(
         &self,
         context: &Context<'_>,
-        builder: &Builder<'_>,
-        built: &Built,
+        (builder, built): (&Builder<'_>, &Built),
         tags: &[String],
+        said: &[Attestation],
         epoch: Option<i64>,
     ) -> Result<(), Failure> {
         match self {
@@ -165,7 +165,7 @@ impl Output {
                 let image = images.resolve(id.as_str())?;
                 let names = tags.iter().chain(names).map(|name| super::reference(name));
                 let names = names.collect::<Result<Vec<Reference>, _>>()?;
-                to.write(|out| Ok(images.save_as(&image, &names, out)?))
+                to.write(|out| Ok(images.save_as(&image, &names, said, out)?))
             }
             Self::Local(directory) => {
                 let view = builder.view(&built.chain)?;

@@ -5,9 +5,9 @@ use crate::build::{Context as Files, ContextError};
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
 use crate::cli::registry::{download_now, interruptible};
-use crate::engine::{Engine, Fetched};
+use crate::engine::{Engine, Fetched, NamedLayout};
 use crate::image::{Extracted, Images, may_be_archive};
-use crate::step::{Repository, is_file_address};
+use crate::step::{Material, Repository, bare_address, is_file_address};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
@@ -22,6 +22,12 @@ const HEAD: u64 = 512;
 pub(super) struct Place {
     pub(super) files: Files,
     pub(super) kept: Vec<Extracted>,
+    /// Where the context is from, if it is from elsewhere.
+    pub(super) source: Option<Material>,
+    /// Images of layouts that stand for names.
+    pub(super) layouts: Vec<NamedLayout>,
+    /// What further contexts are from elsewhere.
+    pub(super) materials: Vec<Material>,
 }
 
 /// Where the Dockerfile is.
@@ -53,11 +59,11 @@ pub(super) fn open(engine: &Engine, parsed: &Parsed) -> Result<Place, Failure> {
         return stdin(engine, recipe, &cache);
     }
     if !Path::new(place).exists() {
-        if let Some((root, kept)) = repository(engine, place)? {
-            return of_tree(root, recipe, kept);
+        if let Some((root, kept, source)) = repository(engine, place)? {
+            return of_tree(root, recipe, kept, Some(source));
         }
         if is_file_address(place) {
-            return of_file(engine, download_now(engine, place, quiet)?, recipe, &cache);
+            return of_file(engine, place, download_now(engine, place, quiet)?, recipe, &cache);
         }
         if place.contains("://") {
             return Err(Failure::failed(format!("{place}: this kind of address is no context"))
@@ -68,23 +74,29 @@ pub(super) fn open(engine: &Engine, parsed: &Parsed) -> Result<Place, Failure> {
         Recipe::Text(text) => Files::with_dockerfile(Path::new(place), text, &cache),
         Recipe::File(file) => Files::open(Path::new(place), file.as_deref().map(Path::new), &cache),
     };
-    Ok(Place { files: files.map_err(of_context)?, kept: Vec::new() })
+    Ok(Place::new(files.map_err(of_context)?))
+}
+
+impl Place {
+    fn new(files: Files) -> Self {
+        Self { files, kept: Vec::new(), source: None, layouts: Vec::new(), materials: Vec::new() }
+    }
 }
 
 fn of_context(error: ContextError) -> Failure {
     Failure::from_error(exit::FAILED, &error)
 }
 
-fn of_tree(root: OwnedFd, recipe: Recipe, kept: Extracted) -> Result<Place, Failure> {
+fn of_tree(root: OwnedFd, recipe: Recipe, kept: Extracted, source: Option<Material>) -> Result<Place, Failure> {
     let files = match recipe {
         Recipe::File(file) => Files::of_tree(root, file.as_deref()),
         Recipe::Text(text) => Files::of_tree_with(root, text),
     };
-    Ok(Place { files: files.map_err(of_context)?, kept: vec![kept] })
+    Ok(Place { kept: vec![kept], source, ..Place::new(files.map_err(of_context)?) })
 }
 
 /// Fetches what a text names where that is a repository.
-fn repository(engine: &Engine, place: &str) -> Result<Option<(OwnedFd, Extracted)>, Failure> {
+fn repository(engine: &Engine, place: &str) -> Result<Option<(OwnedFd, Extracted, Material)>, Failure> {
     let refused = |error| Failure::from_error(exit::USAGE, &error).hint("it is written URL.git#REF:DIRECTORY");
     let Some(repository) = Repository::parse_context(place).map_err(refused)? else { return Ok(None) };
     let fetched = interruptible("the build", |interrupt| engine.fetch_context(&repository, Some(interrupt)));
@@ -92,7 +104,11 @@ fn repository(engine: &Engine, place: &str) -> Result<Option<(OwnedFd, Extracted
 }
 
 /// Fetches what a further context is named by: a repository, or an archive behind an address; `None` where it is neither.
-pub(super) fn remote_tree(engine: &Engine, place: &str, quiet: bool) -> Result<Option<(OwnedFd, Extracted)>, Failure> {
+pub(super) fn remote_tree(
+    engine: &Engine,
+    place: &str,
+    quiet: bool,
+) -> Result<Option<(OwnedFd, Extracted, Material)>, Failure> {
     if let Some(found) = repository(engine, place)? {
         return Ok(Some(found));
     }
@@ -103,25 +119,40 @@ pub(super) fn remote_tree(engine: &Engine, place: &str, quiet: bool) -> Result<O
     if !may_be_archive(&head(&mut fetched)?) {
         return Err(Failure::failed(format!("{place}: what came is no archive (tar; plain, gzip, zstd, bzip2 or xz)")));
     }
-    unpacked(engine, &fetched.file).map(Some)
+    let (root, kept) = unpacked(engine, &fetched.file)?;
+    Ok(Some((root, kept, material(place, &fetched))))
 }
 
 /// Takes a file that came from an address: an archive, or a Dockerfile without a context.
-fn of_file(engine: &Engine, mut fetched: Fetched, recipe: Recipe, cache: &Path) -> Result<Place, Failure> {
+fn of_file(
+    engine: &Engine,
+    address: &str,
+    mut fetched: Fetched,
+    recipe: Recipe,
+    cache: &Path,
+) -> Result<Place, Failure> {
+    let source = material(address, &fetched);
     if may_be_archive(&head(&mut fetched)?) {
         let (root, kept) = unpacked(engine, &fetched.file)?;
-        return of_tree(root, recipe, kept);
+        return of_tree(root, recipe, kept, Some(source));
     }
     match recipe {
-        Recipe::File(None) => without_context(engine, fetched_text(fetched)?, cache),
+        Recipe::File(None) => {
+            let place = without_context(engine, fetched_text(fetched)?, cache)?;
+            Ok(Place { source: Some(source), ..place })
+        }
         _ => Err(Failure::failed("what the address serves is no archive, so it is no context for -f")),
     }
+}
+
+fn material(address: &str, fetched: &Fetched) -> Material {
+    Material::content(bare_address(address), &fetched.download.digest)
 }
 
 /// A Dockerfile alone.
 fn without_context(engine: &Engine, text: String, cache: &Path) -> Result<Place, Failure> {
     let files = Files::with_dockerfile(&engine.empty_directory()?, text, cache);
-    Ok(Place { files: files.map_err(of_context)?, kept: Vec::new() })
+    Ok(Place::new(files.map_err(of_context)?))
 }
 
 fn unpacked(engine: &Engine, archive: &File) -> Result<(OwnedFd, Extracted), Failure> {
@@ -170,7 +201,7 @@ fn stdin(engine: &Engine, recipe: Recipe, cache: &Path) -> Result<Place, Failure
         drop(stdin);
         unpacked(engine, &File::from(OwnedFd::from(read)))
     })?;
-    of_tree(root, recipe, kept)
+    of_tree(root, recipe, kept, None)
 }
 
 fn text(bytes: Vec<u8>, what: &str) -> Result<String, Failure> {

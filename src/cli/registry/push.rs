@@ -10,7 +10,7 @@ use crate::cli::image::reference;
 use crate::cli::terminal::Signals;
 use crate::engine::{Attention, Engine, EngineError};
 use crate::image::registry::{Format, Pushed};
-use crate::image::{CacheImage, Images};
+use crate::image::{Attestation, CacheImage, Images};
 use crate::oci::Reference;
 use std::os::fd::AsFd;
 
@@ -79,7 +79,7 @@ fn tags_of(context: &Context<'_>, name: &Reference) -> Result<Vec<Reference>, Fa
 }
 
 fn push(engine: &Engine, name: &Reference, format: Format, quiet: bool) -> Result<(), Failure> {
-    let pushed = push_now(engine, name, format, quiet)?;
+    let pushed = push_now(engine, name, (format, &[]), quiet)?;
     let tag = name.tag.as_deref().unwrap_or_default();
     if !quiet {
         talk(format!("{tag}: digest: {} size: {}\n", pushed.digest, pushed.size));
@@ -91,10 +91,10 @@ fn push(engine: &Engine, name: &Reference, format: Format, quiet: bool) -> Resul
 pub(in crate::cli) fn push_now(
     engine: &Engine,
     name: &Reference,
-    format: Format,
+    how: (Format, &[Attestation]),
     quiet: bool,
 ) -> Result<Pushed, Failure> {
-    shown(name, "push", quiet, |attention| engine.push(name, format, attention))
+    shown(name, "push", quiet, |attention| engine.push(name, how, attention))
 }
 
 /// Pushes a build cache and shows how it gets on; ends at once when the user wants it to.

@@ -2,62 +2,31 @@
 //! followed. Blobs are put beside those that are there, then `index.json` takes the place of the one before; what neither
 //! names goes last. Whoever reads meanwhile, or is left with what a killed writer made, has the cache before or the new one.
 
+use super::super::documents::Document;
 use super::super::error::{ImageError, Result};
-use super::super::import::Expected;
 use super::super::index::Layer;
-use super::super::ingest::Ingest;
-use super::super::registry::{Document, Format, RegistryError};
+use super::super::layout::{BLOBS, INDEX, Layout, open_below};
+use super::super::registry::{Format, RegistryError};
 use super::super::store::{Images, MAX_DOCUMENT};
-use super::super::unpack::Source;
-use super::{CACHE_FIELD, CacheImage, Shelf, StepTable, documents, read_steps};
+use super::{CACHE_FIELD, CacheImage, StepTable, documents, read_steps};
 use crate::base::Digest;
 use crate::oci::{Descriptor, Index, LayoutMarker, media, to_go_json};
 use crate::store::FileLock;
 use crate::sys::fault::{self, Point};
-use rustix::fs::{
-    AtFlags, CWD, Dir, FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, openat, openat2, renameat, unlinkat,
-};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-/// File that says what is in the directory.
-const INDEX: &str = "index.json";
-/// Where the blobs lie.
-const BLOBS: &str = "blobs/sha256";
 /// How the names of files begin that are not in their places yet.
 const DRAFT: &str = ".bulkhead-draft-";
 /// Bytes written at once.
 const CHUNK: usize = 1 << 20;
 
-/// A cache in a directory.
-#[derive(Debug)]
-pub struct CacheLayout {
-    root: OwnedFd,
-    path: PathBuf,
-}
-
-/// Opens something below a directory; links are not followed, whatever part of the path they are.
-fn open_below(root: &OwnedFd, name: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    // A pipe in the place of a file is not waited for.
-    openat2(root, name, flags | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK, Mode::empty(), resolve)
-}
-
-impl CacheLayout {
-    /// Opens the cache of a directory.
-    ///
-    /// # Errors
-    /// When there is no such directory.
-    pub fn open(path: &Path) -> Result<Self> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(CWD, path, flags, Mode::empty()).map_err(|e| ImageError::io("open", path)(e.into()))?;
-        Ok(Self { root, path: path.to_owned() })
-    }
-
+impl Layout {
     /// Reads the steps of all its images.
     ///
     /// # Errors
@@ -67,79 +36,6 @@ impl CacheLayout {
         let digest = Digest::of(&bytes);
         let first = Document { bytes, digest, media_type: media::INDEX.to_owned() };
         read_steps(self, first, &self.path.display().to_string())
-    }
-
-    /// Takes a layer of it in, on top of `parent`.
-    ///
-    /// # Errors
-    /// When its blob is missing, or is not what its digests say, or the store cannot be written.
-    pub fn take_layer(
-        &self,
-        images: &Images,
-        diff_id: &Digest,
-        blob: &Descriptor,
-        parent: Option<&Digest>,
-    ) -> Result<Layer> {
-        let name = format!("{BLOBS}/{}", blob.digest.hex());
-        let file = self.file(&name)?;
-        let length = file.metadata().map_err(ImageError::io("look at", &self.path.join(&name)))?.len();
-        self.check_length(&name, blob.size, length)?;
-        let ingest = Ingest::begin(&images.paths)?;
-        let source = Source::Region { file: &file, offset: 0, length };
-        images.ingest_layer(&ingest, source, parent, Expected { diff_id: Some(diff_id), blob: Some(&blob.digest) })
-    }
-
-    fn file(&self, name: &str) -> Result<File> {
-        let path = || self.path.join(name);
-        let open = || -> rustix::io::Result<File> {
-            let file = open_below(&self.root, name, OFlags::RDONLY)?;
-            let kind = FileType::from_raw_mode(fstat(&file)?.st_mode);
-            if kind == FileType::RegularFile { Ok(file.into()) } else { Err(Errno::INVAL) }
-        };
-        open().map_err(|errno| ImageError::io("open", &path())(errno.into()))
-    }
-
-    fn read(&self, name: &str, most: u64) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        let file = self.file(name)?;
-        file.take(most + 1).read_to_end(&mut bytes).map_err(ImageError::io("read", &self.path.join(name)))?;
-        if bytes.len() as u64 > most {
-            let document = self.path.join(name).display().to_string();
-            return Err(ImageError::Invalid { document, what: "is longer than a document may be" });
-        }
-        Ok(bytes)
-    }
-
-    /// Reads a document that a descriptor names.
-    fn document(&self, wanted: &Descriptor) -> Result<Vec<u8>> {
-        let name = format!("{BLOBS}/{}", wanted.digest.hex());
-        let bytes = self.read(&name, wanted.size.min(MAX_DOCUMENT))?;
-        self.check_length(&name, wanted.size, bytes.len() as u64)?;
-        let found = Digest::of(&bytes);
-        if found == wanted.digest {
-            return Ok(bytes);
-        }
-        let what = format!("blob {}", self.path.join(name).display());
-        Err(ImageError::Digest { what, expected: wanted.digest.clone(), found })
-    }
-
-    fn check_length(&self, name: &str, expected: u64, found: u64) -> Result<()> {
-        if expected == found {
-            return Ok(());
-        }
-        let document = self.path.join(name).display().to_string();
-        Err(ImageError::Invalid { document, what: "has another length than its descriptor says" })
-    }
-}
-
-impl Shelf for CacheLayout {
-    fn manifest(&self, wanted: &Descriptor) -> Result<Document> {
-        let bytes = self.document(wanted)?;
-        Ok(Document { bytes, digest: wanted.digest.clone(), media_type: wanted.media_type.clone() })
-    }
-
-    fn config(&self, wanted: &Descriptor) -> Result<Vec<u8>> {
-        self.document(wanted)
     }
 }
 
@@ -160,7 +56,7 @@ impl Images {
         let made = std::fs::create_dir_all(path);
         made.map_err(ImageError::io("make directory", path))?;
         let refuse = |why| ImageError::CachePlace { path: path.to_owned(), why };
-        let layout = CacheLayout::open(path)?;
+        let layout = Layout::open(path)?;
         let lock = FileLock::try_acquire_dir(path)?;
         let _lock = lock.ok_or_else(|| refuse("somebody else writes there"))?;
         layout.check_is_ours()?;
@@ -203,7 +99,7 @@ impl Images {
     }
 }
 
-impl CacheLayout {
+impl Layout {
     /// Makes sure that the directory holds nothing but a cache of ours, or what is left of one that was begun.
     fn check_is_ours(&self) -> Result<()> {
         let refuse = |why| ImageError::CachePlace { path: self.path.clone(), why };
@@ -244,7 +140,7 @@ impl CacheLayout {
 
 /// A directory that a cache is written to.
 struct Place<'l> {
-    layout: &'l CacheLayout,
+    layout: &'l Layout,
     blobs: OwnedFd,
 }
 

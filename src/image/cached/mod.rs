@@ -10,10 +10,9 @@ mod read;
 mod table;
 mod write;
 
-pub use layout::CacheLayout;
 pub use table::{KnownStep, StepTable};
 
-pub(super) use read::{Shelf, read_steps};
+pub(super) use read::read_steps;
 pub(super) use write::documents;
 
 use super::error::{ImageError, Result};

@@ -1,24 +1,15 @@
 //! Reading a cache's documents, wherever they lie: an image, or an index of some, nested or not; bounded.
 
+use super::super::documents::{Document, MAX_NESTING, Shelf, as_index, as_manifest};
 use super::super::error::{ImageError, Result};
-use super::super::registry::{Document, RegistryError, as_index, as_manifest};
+use super::super::registry::RegistryError;
 use super::StepTable;
 use crate::oci::{Descriptor, media};
 
-/// Deepest nesting of indexes.
-const MAX_NESTING: usize = 4;
 /// Most images of a cache.
 const MAX_IMAGES: usize = 256;
 /// Most bytes of all its documents.
 const MAX_BYTES: u64 = 64 << 20;
-
-/// Where documents are read from; what comes has the digest and the length that were asked for.
-pub(in crate::image) trait Shelf {
-    /// Reads a manifest or an index.
-    fn manifest(&self, wanted: &Descriptor) -> Result<Document>;
-    /// Reads an image's configuration.
-    fn config(&self, wanted: &Descriptor) -> Result<Vec<u8>>;
-}
 
 /// Reads the steps of all images below a document. `name` is the cache's, for messages.
 pub(in crate::image) fn read_steps(shelf: &dyn Shelf, first: Document, name: &str) -> Result<StepTable> {

@@ -4,6 +4,7 @@ use super::client::{Repository, refused};
 use super::error::{RegistryError, Result};
 use super::retry::{Rest, rest_of};
 use crate::base::{Digest, Sha256};
+use crate::image::documents::Document;
 use crate::image::store::MAX_DOCUMENT;
 use crate::oci::media;
 use std::io::{self, Write};
@@ -16,15 +17,6 @@ const CHUNK: usize = 512 << 10;
 const PROGRESS: u64 = 1 << 20;
 /// What we read of manifests.
 const ACCEPT: [&str; 4] = [media::INDEX, media::MANIFEST, media::DOCKER_LIST, media::DOCKER_MANIFEST];
-
-/// A manifest or an index as it came.
-#[derive(Clone, Debug)]
-pub(in crate::image) struct Document {
-    pub(in crate::image) bytes: Vec<u8>,
-    pub(in crate::image) digest: Digest,
-    /// What it says it is.
-    pub(in crate::image) media_type: String,
-}
 
 impl Repository<'_, '_> {
     /// Reads a manifest or an index by tag or digest; `None` when there is none.

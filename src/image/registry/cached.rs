@@ -1,6 +1,5 @@
 //! Build caches on a registry: read like an image's documents, their layers pulled one by one as steps ask for them.
 
-use super::blob::Document;
 use super::client::{Access, Client, Notice, Repository};
 use super::compress::Format;
 use super::endpoint::{for_pull, for_push};
@@ -8,7 +7,8 @@ use super::error::RegistryError;
 use super::pull::{LayerEvent, Wanted, Work, is_interruption};
 use super::push;
 use crate::base::Digest;
-use crate::image::cached::{CacheImage, Shelf, StepTable, documents, read_steps};
+use crate::image::cached::{CacheImage, StepTable, documents, read_steps};
+use crate::image::documents::{Document, Shelf};
 use crate::image::error::{ImageError, Result};
 use crate::image::index::{Layer, next_chain_id};
 use crate::image::ingest::Ingest;
@@ -81,7 +81,7 @@ impl Shelf for Repository<'_, '_> {
     }
 
     fn config(&self, wanted: &Descriptor) -> Result<Vec<u8>> {
-        Ok(self.small_blob(&wanted.digest, wanted.size, "the config of a build cache")?)
+        Ok(self.small_blob(&wanted.digest, wanted.size, "the image config")?)
     }
 }
 

@@ -7,7 +7,6 @@
 mod blob;
 mod cached;
 mod challenge;
-mod choose;
 mod client;
 mod compress;
 mod download;
@@ -33,9 +32,6 @@ pub use pull::{LayerEvent, Pulled};
 pub use push::Pushed;
 pub use tls::Trust;
 pub use token::{Credential, Credentials};
-
-pub(super) use blob::Document;
-pub(super) use pull::{as_index, as_manifest};
 
 use super::error::{ImageError, Result};
 

@@ -1,28 +1,24 @@
 //! Pulling an image: its documents first, then its layers side by side, each unpacked while it comes.
 
-use super::blob::Document;
-use super::choose::choose;
 use super::client::{Access, Client, Notice, Repository, refused};
 use super::endpoint::for_pull;
 use super::error::RegistryError;
 use super::turn::Turn;
 use crate::base::Digest;
+use crate::image::documents::{Documents, image_documents};
 use crate::image::error::{ImageError, Result};
 use crate::image::import::{Expected, check, create, layer_of, magic, open_directory, sniff};
 use crate::image::index::{Layer, chain_ids};
 use crate::image::ingest::Ingest;
-use crate::image::snapshot::MAX_LAYERS;
 use crate::image::store::{Image, Images};
 use crate::image::unpack::{Compression, Limits, Source, unpack};
-use crate::oci::{Descriptor, ImageConfig, Index, Manifest, Platform, Reference, media};
+use crate::oci::{Descriptor, Platform, Reference};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Deepest nesting of indexes.
-const MAX_NESTING: usize = 4;
 /// Longest page of a list of tags, bytes, and most tags.
 const MAX_PAGE: u64 = 4 << 20;
 const MAX_TAGS: usize = 100_000;
@@ -97,7 +93,7 @@ impl Images {
                 others: Vec::new(),
             })
             .collect();
-        let found = find(&places, reference, platform)?;
+        let Found { place, digest, documents: found } = find(&places, reference, platform)?;
         let references = [kept_name(reference)];
         let before = self.resolve(&references[0].to_string()).ok().map(|image| image.id);
         let diff_ids = &found.config.rootfs.diff_ids;
@@ -113,8 +109,7 @@ impl Images {
         let named: Vec<(Digest, u64)> = wanted.iter().map(|w| (w.blob.digest.clone(), w.blob.size)).collect();
         tell(LayerEvent::Layers(&named));
         let ingest = Ingest::begin(&self.paths)?;
-        let work =
-            Work { images: self, ingest: &ingest, places: &places[found.place..], tell, added: Mutex::default() };
+        let work = Work { images: self, ingest: &ingest, places: &places[place..], tell, added: Mutex::default() };
         let layers = work.all(&wanted);
         let added = work.added.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         let record = |layers: Vec<Layer>| {
@@ -123,9 +118,9 @@ impl Images {
         match layers.and_then(record) {
             Ok(image) => {
                 // What the name stood for, as `image inspect` shows it.
-                self.note_digest(&image.id, reference, &found.digest)?;
+                self.note_digest(&image.id, reference, &digest)?;
                 let new = before.as_ref() != Some(&image.id);
-                Ok(Pulled { image, digest: found.digest, new })
+                Ok(Pulled { image, digest, new })
             }
             Err(error) => {
                 let _ = self.remove_unused_layers(&added, &ingest, &|| Ok(Vec::new()));
@@ -204,11 +199,9 @@ fn kept_name(reference: &Reference) -> Reference {
 struct Found {
     /// Which place had them.
     place: usize,
+    /// Of what the name stands for.
     digest: Digest,
-    document: Document,
-    manifest: Manifest,
-    raw_config: Vec<u8>,
-    config: ImageConfig,
+    documents: Documents,
 }
 
 /// Asks one place after the other for an image's documents.
@@ -216,7 +209,7 @@ fn find(places: &[Repository<'_, '_>], reference: &Reference, platform: &Platfor
     let mut last = None;
     for (at, place) in places.iter().enumerate() {
         match documents(place, reference, platform) {
-            Ok(found) => return Ok(Found { place: at, ..found }),
+            Ok((digest, documents)) => return Ok(Found { place: at, digest, documents }),
             Err(error) if places.len() > at + 1 && !is_interruption(&error) => {
                 place.client.tell(Notice::Next { error: &error, endpoint: &places[at + 1].endpoint.name });
                 last = Some(error);
@@ -233,100 +226,17 @@ pub(super) fn is_interruption(error: &ImageError) -> bool {
 }
 
 /// Reads an image's documents and checks what they say about each other.
-fn documents(place: &Repository<'_, '_>, reference: &Reference, platform: &Platform) -> Result<Found> {
+fn documents(place: &Repository<'_, '_>, reference: &Reference, platform: &Platform) -> Result<(Digest, Documents)> {
     let name = match (&reference.digest, &reference.tag) {
         (Some(digest), _) => digest.as_str(),
         (None, Some(tag)) => tag,
         (None, None) => "latest",
     };
     let shown = reference.familiar();
-    let missing = |registry: &str| RegistryError::Unknown { name: shown.clone(), registry: registry.to_owned() };
-    let mut document = place.manifest(name)?.ok_or_else(|| missing(&place.endpoint.name))?;
-    let digest = document.digest.clone();
-    for nesting in 0.. {
-        let Some(index) = as_index(&document)? else { break };
-        if nesting == MAX_NESTING {
-            let what = "indexes are nested too deep";
-            return Err(ImageError::Invalid { document: format!("the index of {shown}"), what });
-        }
-        let chosen = choose(&index, platform).map_err(|has| RegistryError::Platform {
-            name: shown.clone(),
-            wanted: platform.to_string(),
-            has,
-        })?;
-        let inner = place.manifest(chosen.digest.as_str())?.ok_or_else(|| missing(&place.endpoint.name))?;
-        if inner.bytes.len() as u64 != chosen.size {
-            let (what, found) = (format!("manifest {}", chosen.digest), inner.bytes.len() as u64);
-            return Err(RegistryError::Length { what, expected: chosen.size, found }.into());
-        }
-        document = inner;
-    }
-    let manifest = as_manifest(&document, &shown)?;
-    let raw_config = place.small_blob(&manifest.config.digest, manifest.config.size, "the image config")?;
-    let what = "the image config";
-    let config: ImageConfig = serde_json::from_slice(&raw_config).map_err(ImageError::document(what))?;
-    let has = config.platform();
-    if !has.runs_on(platform) {
-        let (wanted, has) = (platform.to_string(), vec![has.to_string()]);
-        return Err(RegistryError::Platform { name: shown, wanted, has }.into());
-    }
-    let invalid = |what| Err(ImageError::Invalid { document: format!("the image config of {shown}"), what });
-    match config.rootfs.diff_ids.len() {
-        _ if config.rootfs.kind != "layers" => invalid("its rootfs is not of type \"layers\""),
-        count if count != manifest.layers.len() => invalid("it names another number of layers than the manifest"),
-        count if count > MAX_LAYERS => invalid("it names more than 499 layers, which overlayfs cannot stack"),
-        _ => Ok(Found { place: 0, digest, document, manifest, raw_config, config }),
-    }
-}
-
-/// Returns the kind of a document: what it says itself, else what came with it.
-fn kind(document: &Document) -> Result<String> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Kind {
-        #[serde(default)]
-        media_type: String,
-        #[serde(default)]
-        schema_version: u32,
-        #[serde(default)]
-        manifests: Option<serde::de::IgnoredAny>,
-    }
-    let what = format!("manifest {}", document.digest.short());
-    let kind: Kind = serde_json::from_slice(&document.bytes).map_err(ImageError::document(&what))?;
-    Ok(match kind {
-        Kind { schema_version: 1, .. } => "schema 1".to_owned(),
-        Kind { media_type, .. } if !media_type.is_empty() => media_type,
-        Kind { manifests: Some(_), .. } => media::INDEX.to_owned(),
-        _ => document.media_type.clone(),
-    })
-}
-
-/// Reads a document as an index; `None` when it is none.
-pub(in crate::image) fn as_index(document: &Document) -> Result<Option<Index>> {
-    if !matches!(kind(document)?.as_str(), media::INDEX | media::DOCKER_LIST) {
-        return Ok(None);
-    }
-    let what = format!("index {}", document.digest.short());
-    serde_json::from_slice(&document.bytes).map(Some).map_err(ImageError::document(&what))
-}
-
-pub(in crate::image) fn as_manifest(document: &Document, name: &str) -> Result<Manifest> {
-    let unsupported = |what: String| RegistryError::Unsupported { name: name.to_owned(), what };
-    match kind(document)?.as_str() {
-        media::MANIFEST | media::DOCKER_MANIFEST | "" => {}
-        "schema 1" => {
-            let what = "its manifest is of schema version 1, which no engine makes any more; push it again".to_owned();
-            return Err(unsupported(what).into());
-        }
-        other => return Err(unsupported(format!("{other:?} is not a kind of manifest we know")).into()),
-    }
-    let what = format!("manifest {}", document.digest.short());
-    let manifest: Manifest = serde_json::from_slice(&document.bytes).map_err(ImageError::document(&what))?;
-    // An artifact is stored like an image and is none (*image-spec "Guidelines for Artifact Usage"*).
-    if !matches!(manifest.config.media_type.as_str(), media::CONFIG | media::DOCKER_CONFIG | "") {
-        return Err(unsupported(format!("it is no container image but {:?}", manifest.config.media_type)).into());
-    }
-    Ok(manifest)
+    let first = place.manifest(name)?;
+    let first =
+        first.ok_or_else(|| RegistryError::Unknown { name: shown.clone(), registry: place.endpoint.name.clone() })?;
+    Ok((first.digest.clone(), image_documents(place, first, &shown, platform)?))
 }
 
 /// The layers of one pull.

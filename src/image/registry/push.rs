@@ -8,6 +8,7 @@ use super::http::{Payload, Request};
 use super::pull::LayerEvent;
 use super::url::Url;
 use crate::base::{Digest, Sha256};
+use crate::image::attest::{Attestation, attest};
 use crate::image::error::{ImageError, Result};
 use crate::image::index::Layer;
 use crate::image::store::{Image, Images};
@@ -45,12 +46,18 @@ struct Remembered {
 pub(super) type Tell<'t> = &'t (dyn Fn(LayerEvent<'_>) + Sync);
 
 impl Images {
-    /// Pushes the image of a name to that name's registry. Layers are named by their diff ids in events; their bytes are
-    /// those of the uncompressed tars.
+    /// Pushes the image of a name to that name's registry, and what is said about it. Layers are named by their diff ids in
+    /// events; their bytes are those of the uncompressed tars.
     ///
     /// # Errors
     /// When there is no such image, its layers are damaged, the registry cannot be asked or refuses.
-    pub fn push(&self, client: &Client<'_>, name: &Reference, format: Format, tell: Tell<'_>) -> Result<Pushed> {
+    pub fn push(
+        &self,
+        client: &Client<'_>,
+        name: &Reference,
+        (format, attestations): (Format, &[Attestation]),
+        tell: Tell<'_>,
+    ) -> Result<Pushed> {
         let image = self.resolve(&name.to_string())?;
         let nowhere = || RegistryError::Resolve { host: name.registry.clone(), reason: "it is no host".to_owned() };
         let endpoint = for_push(&name.registry, &client.rules).ok_or_else(nowhere)?;
@@ -65,9 +72,19 @@ impl Images {
         let config = self.blob(&image.id)?;
         work.document_blob(&image.id, &config)?;
         let (bytes, kind) = self.manifest_for(&image, came, config.len() as u64, layers)?;
-        let digest = Digest::of(&bytes);
-        let tag = name.tag.as_deref().unwrap_or(digest.as_str());
-        work.manifest(tag, &kind, &bytes)?;
+        let mut top = (Digest::of(&bytes), kind, bytes);
+        if !attestations.is_empty() {
+            let manifest = Descriptor::new(&top.1, top.0.clone(), top.2.len() as u64);
+            let attested = attest(&manifest, &image.config.platform(), std::slice::from_ref(name), attestations)?;
+            for (digest, bytes) in &attested.blobs {
+                work.document_blob(digest, bytes)?;
+            }
+            work.manifest(top.0.as_str(), &top.1, &top.2)?;
+            work.manifest(attested.manifest.0.as_str(), media::MANIFEST, &attested.manifest.1)?;
+            top = (attested.index.0, media::INDEX.to_owned(), attested.index.1);
+        }
+        let (digest, kind, bytes) = top;
+        work.manifest(name.tag.as_deref().unwrap_or(digest.as_str()), &kind, &bytes)?;
         self.note_digest(&image.id, name, &digest)?;
         Ok(Pushed { digest, size: bytes.len() as u64 })
     }

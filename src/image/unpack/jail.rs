@@ -1,6 +1,7 @@
 //! The walls of the unpacking processes: own user, network, IPC and UTS namespaces, no privilege over anything but the
 //! layer's tree, no other directory, no new program, a bounded memory and a short list of system calls.
 
+use crate::sys::process::{Parent, end_with};
 use crate::sys::worker::idmapped_clone;
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
@@ -94,7 +95,7 @@ fn write_proc(pid: i32, file: &str, text: &str) -> io::Result<()> {
 /// Enters the jail, in the worker; with a tree, it becomes the root and the working directory.
 pub(super) fn enter(channel: BorrowedFd<'_>, with_tree: bool) -> io::Result<()> {
     use nix::sched::CloneFlags;
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    let parent = rustix::process::getppid().ok_or(io::ErrorKind::NotFound)?;
     let memory = memory_limit()?;
     let namespaces =
         CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS;
@@ -107,6 +108,7 @@ pub(super) fn enter(channel: BorrowedFd<'_>, with_tree: bool) -> io::Result<()> 
     nix::unistd::setgroups(&[])?;
     nix::unistd::setresgid(0.into(), 0.into(), 0.into())?;
     nix::unistd::setresuid(0.into(), 0.into(), 0.into())?;
+    end_with(Parent::Here(parent))?;
     rustix::process::umask(rustix::fs::Mode::empty());
     match (tree, with_tree) {
         (Some(tree), true) => {

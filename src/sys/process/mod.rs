@@ -9,7 +9,9 @@ pub use self::descriptors::*;
 pub use self::scheduling::*;
 pub use self::signals::*;
 use super::{Result, check};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal};
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
@@ -115,12 +117,39 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>, body: im
     Ok(Child { pid: pid as i32, pidfd })
 }
 
+/// How a process knows its parent.
+#[derive(Clone, Copy, Debug)]
+pub enum Parent<'p> {
+    /// By its id, in the same pid namespace.
+    Here(Pid),
+    /// By a descriptor, from a pid namespace that it is not in.
+    Outside(BorrowedFd<'p>),
+}
+
+/// Has the kernel kill this process when the thread that made it ends (*PR_SET_PDEATHSIG(2const)*).
+///
+/// A later change of user or group takes this back.
+///
+/// # Errors
+/// `ESRCH` when the parent has ended already, which no signal tells any more.
+pub fn end_with(parent: Parent<'_>) -> Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    let gone = match parent {
+        Parent::Here(parent) => rustix::process::getppid() != Some(parent),
+        Parent::Outside(parent) => {
+            let mut ended = [PollFd::new(&parent, PollFlags::IN)];
+            poll(&mut ended, Some(&Timespec::default()))? > 0
+        }
+    };
+    if gone { Err(Errno::SRCH) } else { Ok(()) }
+}
+
 /// Lets a process just made begin at once: moves it to another processor than ours, if it may run on one.
 ///
 /// Linux often leaves it on its maker's processor, beside an idle one, until the maker waits for something.
 pub fn spread(pid: i32) {
     use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
-    let pid = rustix::process::Pid::from_raw(pid);
+    let pid = Pid::from_raw(pid);
     let Ok(allowed) = sched_getaffinity(pid) else { return };
     let mut others = allowed;
     others.unset(sched_getcpu());
