@@ -3,6 +3,7 @@
 //! Order is by name, parents first. Overlay's marks become whiteouts: a 0:0 character device `.wh.<name>`, an opaque
 //! directory `.wh..wh..opq` in it. Times are whole seconds, as Docker writes them. Sockets and devices are left out.
 
+use super::early::Early;
 use super::split::SplitWriter;
 use super::tar::{Kind, Sink, WriteEntry, Writer};
 use super::tree;
@@ -113,6 +114,7 @@ struct Walk<'a> {
     /// Where each file with several names was written first.
     links: HashMap<(u64, u64), Vec<u8>>,
     buffer: Vec<u8>,
+    early: Early,
     size: u64,
     entries: u64,
 }
@@ -124,6 +126,7 @@ impl<'a> Walk<'a> {
             options,
             links: HashMap::new(),
             buffer: vec![0; CHUNK],
+            early: Early::default(),
             size: 0,
             entries: 0,
         }
@@ -131,6 +134,7 @@ impl<'a> Walk<'a> {
 
     fn run(mut self, upper: &OwnedFd) -> io::Result<Diff> {
         self.directory(upper, &[])?;
+        self.early.finish()?;
         let Self { writer, size, entries, .. } = self;
         let Target { hash, split, .. } = writer.finish()?;
         if let Some(split) = split {
@@ -176,7 +180,7 @@ impl<'a> Walk<'a> {
                 self.size = self.size.saturating_add(size);
                 // The layer stays where it is, and the disk takes it while it is hashed.
                 if size >= tree::EARLY && self.writer.out.split.is_some() {
-                    tree::write_back(file.as_fd(), 0, size)?;
+                    self.early.take(&file, size)?;
                 }
                 self.writer.out.content(path, &mut file, size, &mut self.buffer)
             }

@@ -13,6 +13,7 @@ mod choose;
 pub mod diff;
 mod documents;
 mod durable;
+mod early;
 mod error;
 mod extract;
 #[cfg(any(test, fuzzing))]
