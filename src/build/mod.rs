@@ -15,6 +15,7 @@ pub mod glob;
 pub mod graph;
 pub mod ignore;
 mod provenance;
+pub mod sbom;
 pub mod solve;
 
 pub use cache::{BuildCache, CacheRecord, CacheUse, Entry, Policy, PruneError, Pruned, held, prune, trim, usage};

@@ -10,9 +10,9 @@ use super::{Engine, EngineError};
 use crate::base::{ContainerId, Digest};
 use crate::image::{
     Active, Extracted, Hold, Image, ImageError, Images, Layer, Layout, LayoutImage, LayoutLayers, Snapshotter, diff,
-    layout_url, package_url,
+    image_url,
 };
-use crate::oci::{ImageConfig, Platform, Reference};
+use crate::oci::{ImageConfig, Platform, Reference, package_url};
 use crate::sandbox::{view, writable_view};
 use crate::step::{
     BaseImage, BuildHost, CacheWish, CommittedLayer, ImportEvent, Imported, Material, Moved, Remote, RemoteWish,
@@ -196,8 +196,8 @@ fn material(name: &str, image: &Image) -> Material {
     let known = image.digests.iter().find(same).and_then(|known| known.digest.clone());
     let digest = known.unwrap_or_else(|| image.manifest.clone());
     let uri = match reference {
-        Some(reference) => package_url(reference, &image.config.platform()),
-        None => layout_url("image", &digest),
+        Some(reference) => image_url(reference, &image.config.platform()),
+        None => package_url("oci", "image", digest.as_str(), &[]),
     };
     Material::content(uri, &digest)
 }
@@ -252,7 +252,7 @@ impl<'a> BuildHost for Builder<'a> {
             let LayoutLayers { id, manifest, chain, config } =
                 self.images.take_from_layout(&Layout::open(path)?, image, platform)?;
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            self.note(Material::content(layout_url(&name, &manifest), &manifest));
+            self.note(Material::content(package_url("oci", &name, manifest.as_str(), &[]), &manifest));
             return Ok(BaseImage { id, chain, config });
         }
         let image = self.image(reference, platform)?;

@@ -14,13 +14,14 @@ use crate::sys::worker::Worker;
 use crate::sys::{credentials, landlock_abi, mount};
 use ::landlock::{AccessFs, BitFlags, Scope, make_bitflags};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::mount::{MoveMountFlags, move_mount};
 use rustix::process::{PidfdFlags, Resource, Rlimit, getpid, pidfd_open, setrlimit};
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -43,8 +44,12 @@ const NODES: FsRights = make_bitflags!(AccessFs::{MakeChar | MakeBlock | MakeSoc
 /// Variables that git without rights has from us: where programs and servers are.
 const HANDED_ON: [&str; 8] =
     ["PATH", "http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"];
-/// Variables that say where certificates are; it has them too, and may read what they name.
-const CERTIFICATES: [&str; 4] = ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_SSL_CAPATH"];
+/// Variables that name a file of certificates; it is given what is in there.
+const CERTIFICATES: [&str; 2] = ["SSL_CERT_FILE", "GIT_SSL_CAINFO"];
+/// Variables that name a directory of certificates; it has them too, and may read what everybody may read there.
+const DIRECTORIES: [&str; 2] = ["SSL_CERT_DIR", "GIT_SSL_CAPATH"];
+/// Most bytes of a file of certificates.
+const MAX_CERTIFICATES: u64 = 16 << 20;
 
 impl Fetching<'_> {
     /// Tells whether git runs without rights. It cannot where it needs what only the caller has: keys and agents over ssh, and
@@ -67,10 +72,12 @@ impl Fetching<'_> {
         };
         let confined = self.is_confined();
         let home = if confined { Path::new(PLACE) } else { place.path() };
-        let environment = environment(&self.access, self.repository.protocol, confined, home, std::env::vars_os());
+        let mut environment = environment(&self.access, self.repository.protocol, confined, home, std::env::vars_os());
+        let certificates =
+            if confined { hand_over(&mut environment).map_err(io("hand over the certificates"))? } else { Vec::new() };
         let program = program(std::env::var_os("PATH").as_deref()).map_err(io("run the program 'git'"))?;
         let words = words(arguments);
-        let order = Order::new(&program, &words, &environment).map_err(io("run the program 'git'"))?;
+        let order = Order::new(&program, &words, &environment, certificates).map_err(io("run the program 'git'"))?;
         let (said, complaint, code) = self.hear(&order, place.root(), confined).map_err(io("run the program 'git'"))?;
         let Some(code) = code else { return Err(EngineError::Interrupted) };
         if code == 0 {
@@ -95,7 +102,8 @@ impl Fetching<'_> {
         let walls = mount::NOSUID | mount::NODEV | mount::NOEXEC;
         let tree = confined.then(|| mount::clone_mapped(directory, c"", false, walls, None)).transpose()?;
         let directory = tree.as_ref().map_or(directory, |tree| tree.as_fd());
-        let keep = [null.as_fd(), out_writer.as_fd(), err_writer.as_fd(), directory];
+        let mut keep = vec![null.as_fd(), out_writer.as_fd(), err_writer.as_fd(), directory];
+        keep.extend(order.certificates.iter().map(AsFd::as_fd));
         let streams = [null.as_fd(), out_writer.as_fd(), err_writer.as_fd()];
         let builder = getpid();
         let worker = Worker::fork(&keep, || {
@@ -189,7 +197,7 @@ fn environment(
             &["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"];
         let keys: &[&str] = &["HOME", "XDG_CONFIG_HOME", "GIT_ASKPASS", "SSH_ASKPASS", "SSH_AUTH_SOCK"];
         match confined {
-            true => HANDED_ON.iter().chain(&CERTIFICATES).any(|known| *known == name),
+            true => HANDED_ON.iter().chain(&CERTIFICATES).chain(&DIRECTORIES).any(|known| *known == name),
             // A Dockerfile names the server: it gets no name, password or key that it was not given.
             false => !dropped.contains(&&*name) && (own || !keys.contains(&&*name)),
         }
@@ -232,28 +240,57 @@ struct Order {
     program: CString,
     arguments: Strings,
     environment: Strings,
-    /// Files beside the machine's programs and libraries that git without rights may read.
+    /// What git without rights may read beside the machine's programs and libraries.
     readable: Vec<PathBuf>,
+    /// Files that it has by their descriptors.
+    certificates: Vec<OwnedFd>,
 }
 
 impl Order {
-    fn new(program: &Path, words: &[&str], environment: &[(OsString, OsString)]) -> io::Result<Self> {
+    fn new(
+        program: &Path,
+        words: &[&str],
+        environment: &[(OsString, OsString)],
+        certificates: Vec<OwnedFd>,
+    ) -> io::Result<Self> {
         let line = |(name, value): &(OsString, OsString)| {
             let mut line = name.clone().into_vec();
             line.push(b'=');
             line.extend_from_slice(value.as_bytes());
             line
         };
-        let certificates = environment.iter().filter(|(name, _)| CERTIFICATES.iter().any(|known| name == known));
+        let directories = environment.iter().filter(|(name, _)| DIRECTORIES.iter().any(|known| name == known));
         let own = program.canonicalize()?;
-        let readable = own.parent().map(Path::to_owned).into_iter().chain(certificates.map(|(_, path)| path.into()));
+        let readable = own.parent().map(Path::to_owned).into_iter().chain(directories.map(|(_, path)| path.into()));
         Ok(Self {
             program: CString::new(program.as_os_str().as_bytes())?,
             arguments: Strings::new(words)?,
             environment: Strings::new(&environment.iter().map(line).collect::<Vec<_>>())?,
             readable: readable.collect(),
+            certificates,
         })
     }
+}
+
+/// Replaces the files of certificates by descriptors: without rights it may not see them, nor the directories they lie in.
+fn hand_over(environment: &mut [(OsString, OsString)]) -> io::Result<Vec<OwnedFd>> {
+    let mut files = Vec::new();
+    for (name, value) in environment.iter_mut().filter(|(name, _)| CERTIFICATES.iter().any(|known| name == known)) {
+        let path = Path::new(&*value);
+        let failed = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{} names {}: {error}", name.display(), path.display()))
+        };
+        let mut bytes = Vec::new();
+        File::open(path).and_then(|file| file.take(MAX_CERTIFICATES).read_to_end(&mut bytes)).map_err(failed)?;
+        let file = memfd_create("certificates", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let mut writer = File::from(file);
+        writer.write_all(&bytes)?;
+        let file = OwnedFd::from(writer);
+        fcntl_add_seals(&file, SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        *value = format!("/proc/self/fd/{}", file.as_raw_fd()).into();
+        files.push(file);
+    }
+    Ok(files)
 }
 
 /// Runs a process and whatever it starts in namespaces of their own, and ends when all of them have; returns its exit code.
@@ -284,6 +321,9 @@ fn begin(
         process::end_with(parent)?;
         for (number, stream) in streams.into_iter().enumerate() {
             process::dup_onto(stream, number as i32)?;
+        }
+        for file in &order.certificates {
+            fcntl_setfd(file, FdFlags::empty())?;
         }
         Err(process::execve(&order.program, &order.arguments, &order.environment).into())
     };

@@ -3,7 +3,7 @@
 
 use super::error::{ImageError, Result};
 use crate::base::Digest;
-use crate::oci::{Descriptor, Index, Manifest, Platform, Reference, media, to_go_json};
+use crate::oci::{Descriptor, Index, Manifest, Platform, Reference, media, package_url, to_go_json};
 use serde_json::{Value, json};
 
 /// Type of a statement (*in-toto Attestation Framework "Statement"*).
@@ -43,7 +43,7 @@ pub(super) fn attest(
     let (mut blobs, mut layers) = (Vec::new(), Vec::new());
     for Attestation { predicate_type, predicate } in attestations {
         let subject = |name: &str| json!({ "name": name, "digest": { "sha256": image.digest.hex() } });
-        let mut subjects: Vec<Value> = names.iter().map(|name| subject(&package_url(name, platform))).collect();
+        let mut subjects: Vec<Value> = names.iter().map(|name| subject(&image_url(name, platform))).collect();
         if subjects.is_empty() {
             subjects.push(subject("_"));
         }
@@ -85,28 +85,13 @@ pub(super) fn attest(
 }
 
 /// The name of an image as a package URL (*purl-spec "docker"*).
-pub fn package_url(name: &Reference, platform: &Platform) -> String {
-    let text = name.familiar_name();
+pub fn image_url(name: &Reference, platform: &Platform) -> String {
     let version = match (&name.digest, &name.tag) {
         (Some(digest), _) => digest.to_string(),
         (None, Some(tag)) => tag.clone(),
         (None, None) => "latest".to_owned(),
     };
-    format!("pkg:docker/{}@{}?platform={}", quoted(&text, "/"), quoted(&version, ""), quoted(&platform.to_string(), ""))
-}
-
-/// An image of a layout as a package URL (*purl-spec "oci"*).
-pub fn layout_url(name: &str, digest: &Digest) -> String {
-    format!("pkg:oci/{}@{}", quoted(name, ""), quoted(digest.as_str(), ""))
-}
-
-/// Replaces what may not stand in a part of a package URL, but for the characters of `plain`.
-fn quoted(text: &str, plain: &str) -> String {
-    let one = |byte: u8| match char::from(byte) {
-        c if c.is_ascii_alphanumeric() || "-._~".contains(c) || plain.contains(c) => c.to_string(),
-        _ => format!("%{byte:02X}"),
-    };
-    text.bytes().map(one).collect()
+    package_url("docker", &name.familiar_name(), &version, &[("platform", &platform.to_string())])
 }
 
 #[cfg(test)]
@@ -120,7 +105,7 @@ mod tests {
             ("busybox", "pkg:docker/busybox@latest?platform=linux%2Farm64%2Fv8"),
             ("127.0.0.1:5000/a/b:1.2", "pkg:docker/127.0.0.1%3A5000/a/b@1.2?platform=linux%2Farm64%2Fv8"),
         ] {
-            assert_eq!(package_url(&name.parse().unwrap(), &platform), expected);
+            assert_eq!(image_url(&name.parse().unwrap(), &platform), expected);
         }
     }
 

@@ -35,7 +35,7 @@ mod tree;
 pub mod unpack;
 mod usage;
 
-pub use attest::{Attestation, layout_url, package_url};
+pub use attest::{Attestation, image_url};
 pub use cached::{CACHE_FIELD, CacheImage, KnownStep, StepRecord, StepTable, attach_steps};
 pub use error::ImageError;
 pub use extract::{Extracted, may_be_archive};

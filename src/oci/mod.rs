@@ -7,10 +7,12 @@ mod config;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
 mod manifest;
+mod purl;
 mod reference;
 
 pub use config::{ContainerConfig, Empty, HealthConfig, History, ImageConfig, Platform, RootFs};
 pub use manifest::{Descriptor, Index, LayoutMarker, Manifest, media};
+pub use purl::package_url;
 pub use reference::{Reference, ReferenceError};
 
 /// Serialises as Go's `encoding/json` does: compact, with `<`, `>`, `&` and the two Unicode line separators escaped.

@@ -100,6 +100,49 @@ fn an_archive_says_how_its_image_was_made() {
     build(&["--provenance", "true"]).fails(125, &["--push", "type=oci"]);
     build(&["--provenance", "false"]).ok();
     build(&["--provenance", "mode=most", "--push"]).fails(125, &["mode=most", "mode=min|max"]);
-    build(&["--sbom", "true"]).fails(1, &["--sbom"]);
+    build(&["--sbom", "true"]).fails(125, &["--push", "type=oci"]);
+    build(&["--sbom", "generator=x/y", "--push"]).fails(125, &["generator=x/y", "without an image"]);
     build(&["--attest", "type=vex", "--push"]).fails(125, &["type=provenance"]);
+}
+
+#[test]
+fn the_packages_of_an_image_are_listed_beside_it() {
+    requires!(root, program "tar");
+    let world = World::new();
+    world.busybox();
+    let status = "Package: made-up\nStatus: install ok installed\nVersion: 1.2-3\nArchitecture: amd64\n";
+    world.write("app/tree/var/lib/dpkg/status", status);
+    world.write("app/tree/etc/os-release", "ID=debian\nVERSION_ID=12\n");
+    world.write("app/tree/app/node_modules/@a/b/package.json", r#"{"name":"@a/b","version":"0.1.0","license":"MIT"}"#);
+    let python = "app/tree/usr/lib/python3/dist-packages/six-1.16.0.dist-info/METADATA";
+    world.write(python, "Metadata-Version: 2.1\nName: Six\nVersion: 1.16.0\n");
+    // A record that leads out of the image is no file of it.
+    std::fs::create_dir_all(world.path("app/tree/lib/apk/db")).unwrap();
+    std::os::unix::fs::symlink("/proc/1/environ", world.path("app/tree/lib/apk/db/installed")).unwrap();
+    world.write("app/Dockerfile", "FROM scratch\nCOPY tree /\n");
+    let flags = ["--sbom", "true", "--provenance", "true", "-o", "type=oci,dest=listed.tar"];
+    let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1000000000", "-t", "listed:1", "app"];
+    world.ok(&[&["build"], &flags[..], &epoch].concat());
+    let (archive, to) = (world.path("listed.tar"), world.path("listed"));
+    std::fs::create_dir(&to).unwrap();
+    host("tar", &["-C", to.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
+    let read = |path: String| -> Value { serde_json::from_slice(&std::fs::read(to.join(path)).unwrap()).unwrap() };
+    let blob = |digest: &Value| read(format!("blobs/sha256/{}", &digest.as_str().unwrap()[7..]));
+    let index = blob(&read("index.json".to_owned())["manifests"][0]["digest"]);
+    let layers = blob(&index["manifests"][1]["digest"])["layers"].clone();
+    assert_eq!(layers.as_array().map(Vec::len), Some(2));
+    assert_eq!(layers[1]["annotations"]["in-toto.io/predicate-type"], "https://spdx.dev/Document");
+    let statement = blob(&layers[1]["digest"]);
+    assert_eq!(statement["predicateType"], "https://spdx.dev/Document");
+    let list = &statement["predicate"];
+    assert_eq!(
+        (&list["spdxVersion"], &list["creationInfo"]["created"]),
+        (&"SPDX-2.3".into(), &"2001-09-09T01:46:40Z".into())
+    );
+    let packages = list["packages"].as_array().unwrap();
+    let urls: Vec<&str> =
+        packages[1..].iter().map(|package| package["externalRefs"][0]["referenceLocator"].as_str().unwrap()).collect();
+    let expected =
+        ["pkg:deb/debian/made-up@1.2-3?arch=amd64&distro=debian-12", "pkg:pypi/six@1.16.0", "pkg:npm/%40a/b@0.1.0"];
+    assert_eq!(urls, expected);
 }

@@ -265,3 +265,39 @@ fn a_git_that_was_taken_over_reads_and_changes_nothing_of_the_host() {
     let by_hand = host("sh", &["-c", &format!("cd / && {} 2>&1; rm -f /tmp/x /tmp/t", git.display())]).stdout;
     assert!(by_hand.contains("write=yes read=yes shadow=yes"), "{by_hand}");
 }
+
+#[test]
+fn a_repository_comes_over_tls_from_who_it_should() {
+    requires!(root, program "git", program "openssl", program "python3");
+    let world = World::new();
+    world.write("served/app.git/Dockerfile", "FROM scratch\nCOPY a /\n");
+    world.write("served/app.git/a", "over TLS");
+    commit(&world, "app.git");
+    // Files alone, as any server of files has them.
+    git(&world, "app.git", &["update-server-info"]);
+    let [authority, certificate, key] = crate::push::certificate(&world, "127.0.0.1");
+    let serve = "import http.server as h, ssl, sys\n\
+                 class Quiet(h.SimpleHTTPRequestHandler):\n    def log_message(self, *_): pass\n\
+                 server = h.ThreadingHTTPServer(('127.0.0.1', 4443), lambda *a: Quiet(*a, directory=sys.argv[1]))\n\
+                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)\n\
+                 context.load_cert_chain(*sys.argv[2:4])\n\
+                 server.socket = context.wrap_socket(server.socket, server_side=True)\n\
+                 server.serve_forever()";
+    let netns = format!("--net=/run/netns/{}", world.netns.as_deref().unwrap());
+    let directory = world.path("served").display().to_string();
+    let words = [&netns, "--", "python3", "-c", serve, &directory, &certificate, &key];
+    let _server = Daemon(std::process::Command::new("nsenter").args(words).spawn().unwrap());
+    crate::support::wait_for("the server of the repository", 10, || {
+        let listens = world.host("sh", &["-c", "ss -ltn | grep -q :4443"]);
+        (listens.code == 0).then_some(())
+    });
+    let build = |variables: &[(&str, &str)]| {
+        let own = [&[("no_proxy", "127.0.0.1"), ("NO_PROXY", "127.0.0.1")], variables].concat();
+        world.bulkhead_in(&["build", "-o", "out", "https://127.0.0.1:4443/app.git/.git"], None, &own)
+    };
+    build(&[]).fails(1, &["git cannot fetch", "certificate"]);
+    build(&[("GIT_SSL_CAINFO", "/nowhere/ca.crt")]).fails(1, &["GIT_SSL_CAINFO names /nowhere/ca.crt"]);
+    // Git without rights may not look into this directory, and has the file nevertheless.
+    build(&[("GIT_SSL_CAINFO", &authority)]).ok();
+    assert_eq!(std::fs::read_to_string(world.path("out/a")).unwrap(), "over TLS");
+}

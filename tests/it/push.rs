@@ -322,7 +322,7 @@ fn a_registry_that_takes_nothing_over_is_sent_it() {
 }
 
 /// Makes a certificate of an authority of its own for an address; returns the paths of authority, certificate and key.
-fn certificate(world: &World, address: &str) -> [String; 3] {
+pub(crate) fn certificate(world: &World, address: &str) -> [String; 3] {
     let [ca, ca_key, request, certificate, key] =
         ["ca.crt", "ca.key", "a.csr", "a.crt", "a.key"].map(|name| world.path(name).to_string_lossy().into_owned());
     let extensions = world.write("extensions", format!("subjectAltName=IP:{address}\n")).to_string_lossy().into_owned();

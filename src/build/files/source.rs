@@ -111,6 +111,14 @@ impl Picked {
         }
     }
 
+    /// Opens a file that was found below it.
+    ///
+    /// # Errors
+    /// When it cannot be opened or is another one by now.
+    pub fn open_below(&self, root: BorrowedFd<'_>, entry: &Entry) -> Result<OwnedFd, SourceError> {
+        open_entry(root, &self.base, entry)
+    }
+
     /// Tells whether the source is a directory, whose content is copied and not itself.
     pub fn is_directory(&self) -> bool {
         self.entries.first().is_some_and(|e| e.kind == Kind::Directory)

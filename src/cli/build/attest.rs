@@ -3,11 +3,12 @@
 use super::output::Output;
 use super::place::Place;
 use crate::base::{ContainerId, Timestamp};
-use crate::build::{BuildRequest, Built, PREDICATE, Provenance, provenance};
-use crate::cli::error::Failure;
+use crate::build::{BuildRequest, Built, PREDICATE, Provenance, provenance, sbom};
+use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
 use crate::engine::Builder;
 use crate::image::Attestation;
+use crate::step::{BuildHost, Tree};
 use std::path::Path;
 
 /// Who vouches for a provenance where `builder-id` says nobody else.
@@ -15,9 +16,16 @@ const BUILDER: &str = "urn:bulkhead:local";
 
 /// The provenance that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
+struct Wish {
     max: bool,
     builder: String,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wishes {
+    provenance: Option<Wish>,
+    list: bool,
 }
 
 /// Reads the value of `--provenance`, or what stands behind `type=provenance`: `true`, `false`, or fields.
@@ -38,58 +46,78 @@ fn parse(text: &str) -> Result<Option<Wish>, String> {
     Ok(wish)
 }
 
-/// Reads the flags.
-pub(super) fn wish(parsed: &Parsed, outputs: &[Output]) -> Result<Option<Wish>, Failure> {
-    let no_list = || {
-        Failure::failed("--sbom: a list of what is in the image is not made by this version")
-            .hint("leave the flag out, or --sbom=false")
-    };
-    if !matches!(parsed.text("sbom"), None | Some("" | "false" | "disabled" | "0")) {
-        return Err(no_list());
+/// Reads the value of `--sbom`, or what stands behind `type=sbom`.
+fn parse_list(text: &str) -> Result<bool, String> {
+    match text {
+        "" | "true" | "1" | "disabled=false" => Ok(true),
+        "false" | "0" | "disabled" | "disabled=true" => Ok(false),
+        _ if text.contains("generator=") => {
+            Err("the list is made without an image that makes it; true or false".into())
+        }
+        _ => Err("it is neither true nor false".into()),
     }
-    let mut wish = parsed.read("provenance", parse)?.flatten();
+}
+
+/// Reads the flags.
+pub(super) fn wishes(parsed: &Parsed, outputs: &[Output]) -> Result<Wishes, Failure> {
+    let mut wishes = Wishes {
+        provenance: parsed.read("provenance", parse)?.flatten(),
+        list: parsed.read("sbom", parse_list)?.unwrap_or_default(),
+    };
     for text in parsed.all("attest") {
+        let refused = |why| parsed.invalid("attest", text, why);
         match text.split_once(',').unwrap_or((text, "")) {
-            ("type=provenance", fields) => {
-                wish = parse(fields).map_err(|why| parsed.invalid("attest", text, why))?;
-            }
-            ("type=sbom", "disabled=true") => {}
-            ("type=sbom", _) => return Err(no_list()),
-            _ => return Err(parsed.invalid("attest", text, "it is written type=provenance[,mode=min|max]")),
+            ("type=provenance", fields) => wishes.provenance = parse(fields).map_err(refused)?,
+            ("type=sbom", fields) => wishes.list = parse_list(fields).map_err(refused)?,
+            _ => return Err(refused("it is written type=provenance[,mode=min|max] or type=sbom".to_owned())),
         }
     }
     let goes = outputs.iter().any(|output| output.pushes().is_some() || matches!(output, Output::Archive { .. }));
-    if wish.is_some() && !goes {
-        let what = "how an image was made is said beside one that is pushed or archived, not in the store";
-        return Err(parsed.conflict(format!("--provenance: {what}: add --push, or -o type=oci,dest=FILE")));
+    if wishes != Wishes::default() && !goes {
+        let what = "what is said of an image stands beside one that is pushed or archived, not in the store";
+        return Err(parsed.conflict(format!("{what}: add --push, or -o type=oci,dest=FILE")));
     }
-    Ok(wish)
+    Ok(wishes)
 }
 
 /// Makes what is said about an image.
 pub(super) fn said(
-    wish: Option<&Wish>,
+    wishes: &Wishes,
     (request, built): (&BuildRequest, &Built),
     (place, builder): (&Place, &Builder<'_>),
     began: Timestamp,
-) -> Vec<Attestation> {
-    let Some(Wish { max, builder: id }) = wish else { return Vec::new() };
-    let path = place.files.dockerfile_path.as_path();
-    // Where it lies on this machine is nobody's business.
-    let path = if path.is_absolute() { path.file_name().map_or(path, Path::new) } else { path };
-    let materials: Vec<_> = place.materials.iter().cloned().chain(builder.materials()).collect();
-    let predicate = provenance(&Provenance {
-        max: *max,
-        builder: id,
-        request,
-        built,
-        dockerfile: (&path.to_string_lossy(), &place.files.dockerfile),
-        source: place.source.as_ref(),
-        materials: &materials,
-        invocation: ContainerId::generate().as_str(),
-        times: (began, Timestamp::now()),
-    });
-    vec![Attestation { predicate_type: PREDICATE.to_owned(), predicate }]
+) -> Result<Vec<Attestation>, Failure> {
+    let mut said = Vec::new();
+    if let Some(Wish { max, builder: id }) = &wishes.provenance {
+        let path = place.files.dockerfile_path.as_path();
+        // Where it lies on this machine is nobody's business.
+        let path = if path.is_absolute() { path.file_name().map_or(path, Path::new) } else { path };
+        let materials: Vec<_> = place.materials.iter().cloned().chain(builder.materials()).collect();
+        let predicate = provenance(&Provenance {
+            max: *max,
+            builder: id,
+            request,
+            built,
+            dockerfile: (&path.to_string_lossy(), &place.files.dockerfile),
+            source: place.source.as_ref(),
+            materials: &materials,
+            invocation: ContainerId::generate().as_str(),
+            times: (began, Timestamp::now()),
+        });
+        said.push(Attestation { predicate_type: PREDICATE.to_owned(), predicate });
+    }
+    if let (true, Some(image)) = (wishes.list, &built.image) {
+        let view = builder.view(&built.chain)?;
+        let listed = sbom::packages(view.root()?);
+        let (packages, system) =
+            listed.map_err(|error| Failure::from_error(exit::FAILED, &error).about("list what is in the image"))?;
+        let created =
+            request.epoch.map_or_else(Timestamp::now, |seconds| Timestamp(seconds.saturating_mul(1_000_000_000)));
+        let name = request.tags.first().map_or(image.as_str(), String::as_str);
+        let predicate = sbom::document(&sbom::Document { name, image, system: &system, packages: &packages, created });
+        said.push(Attestation { predicate_type: sbom::SPDX.to_owned(), predicate });
+    }
+    Ok(said)
 }
 
 #[cfg(test)]

@@ -80,7 +80,7 @@ fn flags(flags: Flags) -> Flags {
         .arg(list("add-host", "Add a custom host-to-IP mapping (host:ip)"))
         .arg(list("allow", "Allow extra privileges (security.insecure, where the operator's settings do)"))
         .arg(list("annotation", "Add annotation to the image's manifest"))
-        .arg(list("attest", "Attest something of the image (type=provenance[,mode=min|max]), as --provenance does"))
+        .arg(list("attest", "Attest something of the image, as --provenance and --sbom do (type=provenance[,mode=min|max]; type=sbom)"))
         .arg(list(
             "build-context",
             "Additional build contexts (name=path, name=docker-image://image, name=oci-layout://path[:tag|@digest], name=URL of an archive or a repository)",
@@ -125,7 +125,7 @@ fn flags(flags: Flags) -> Flags {
             "rewrite-timestamp",
             "Say that everything was made at SOURCE_DATE_EPOCH, or in 1970 (not in Docker)",
         ))
-        .arg(value("sbom", "string", "Attest what is in the image: only false is taken"))
+        .arg(value("sbom", "string", "Attest what packages a pushed or archived image has (deb, apk, Python, Node; as SPDX)"))
         .arg(list("secret", "Secret to expose to the build (format: id=mysecret[,src=/local/secret][,env=NAME])"))
         .arg(list("ssh", "SSH agent socket to expose to the build (format: default|<id>[=<socket>])"))
         .arg(list("tag", "Name and optionally a tag (format: name:tag)").short('t'))
@@ -240,7 +240,7 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
         return Err(parsed.conflict("what is pushed needs a name: -t REGISTRY/NAME:TAG"));
     }
     let caches = caches::targets(&parsed, &outputs)?;
-    let provenance = attest::wish(&parsed, &outputs)?;
+    let wishes = attest::wishes(&parsed, &outputs)?;
     request.inline = caches.contains(&CacheTarget::Inline);
     let sources = caches::sources(&parsed)?;
     let options = options(&parsed, &request)?;
@@ -282,11 +282,9 @@ fn run(context: &Context<'_>, parsed: Parsed) -> Outcome {
             show(event);
         })
     });
-    let said = match &result {
-        Ok(built) => attest::said(provenance.as_ref(), (&request, built), (&place, &builder), began),
-        Err(_) => Vec::new(),
-    };
+    let mut said = Vec::new();
     let written = result.as_ref().map_or(Ok(()), |built| {
+        said = attest::said(&wishes, (&request, built), (&place, &builder), began)?;
         outputs.iter().try_for_each(|output| output.write(context, (&builder, built), &tags, &said, request.epoch))
     });
     progress.finish();
