@@ -28,7 +28,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use stream::{hash, pump};
+use stream::{hash, pump, pump_pages};
 
 /// Bytes moved at once.
 const CHUNK: usize = 1 << 20;
@@ -216,10 +216,10 @@ pub(super) fn unpack(
         }
         (Ok(()), Some(feed)) => match &inflater {
             Some(inflater) => {
-                pump(&inflater.output, &[], feed, limits.inflated(source).map(|most| (source.length(), most)))
+                pump_pages(&inflater.output, feed, limits.inflated(source).map(|most| (source.length(), most)))
             }
             None => match source {
-                Source::Stream { file, head, .. } => pump(file, head, feed, None),
+                Source::Stream { file, head, .. } => pump(file, head, feed),
                 Source::Region { .. } => Err(failed("choose a source")(io::ErrorKind::InvalidInput.into())),
             },
         },

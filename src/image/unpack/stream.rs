@@ -3,17 +3,14 @@
 use super::inflate::Inflater;
 use super::{CHUNK, Compression, Limits, Region, Source, UnpackError, failed};
 use crate::base::{Digest, Sha256};
+use rustix::io::Errno;
+use rustix::pipe::{SpliceFlags, tee};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
 /// Moves a stream to the unpacker and hashes it on the way. A reader that went away ends it early; its report says why.
-pub(super) fn pump(
-    mut from: &File,
-    head: &[u8],
-    to: OwnedFd,
-    bound: Option<(u64, u64)>,
-) -> Result<(Digest, u64), UnpackError> {
+pub(super) fn pump(mut from: &File, head: &[u8], to: OwnedFd) -> Result<(Digest, u64), UnpackError> {
     let mut hash = Sha256::new();
     let mut to = File::from(to);
     let mut buffer = vec![0; CHUNK];
@@ -33,6 +30,40 @@ pub(super) fn pump(
             other => other.map_err(failed("pass the archive on"))?,
         }
         hash.update(piece);
+    }
+    let length = hash.length;
+    Ok((hash.finish(), length))
+}
+
+/// Moves what the inflater writes to the unpacker, both pipes, and hashes it on the way; `bound` is how much may become of how
+/// many compressed bytes.
+///
+/// The pages themselves go on (*tee(2)*) and are read here once. That would be no place for a stream of just anybody, who
+/// may put pages into a pipe and change them afterwards (*vmsplice(2)*): the inflater has no call for that.
+pub(super) fn pump_pages(
+    mut from: &File,
+    to: OwnedFd,
+    bound: Option<(u64, u64)>,
+) -> Result<(Digest, u64), UnpackError> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let mut unread = match tee(from, &to, buffer.len(), SpliceFlags::empty()) {
+            Ok(0) | Err(Errno::PIPE) => break,
+            Err(Errno::INTR) => continue,
+            passed => passed.map_err(|errno| failed("pass the archive on")(errno.into()))?,
+        };
+        while unread > 0 {
+            match from.read(&mut buffer[..unread]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(0) => return Err(failed("read archive")(io::ErrorKind::UnexpectedEof.into())),
+                count => {
+                    let count = count.map_err(failed("read archive"))?;
+                    hash.update(&buffer[..count]);
+                    unread -= count;
+                }
+            }
+        }
         if let Some((compressed, most)) = bound.filter(|(_, most)| hash.length > *most) {
             return Err(UnpackError::Bomb { compressed, inflated: most });
         }
