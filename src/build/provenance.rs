@@ -1,5 +1,6 @@
 //! How an image was made, as a predicate of an in-toto statement (*SLSA v1.0 "Provenance"*).
 
+use super::graph::PROXIES;
 use super::solve::{BuildRequest, Built};
 use crate::base::Timestamp;
 use crate::step::Material;
@@ -49,8 +50,10 @@ pub fn provenance(of: &Provenance<'_>) -> Value {
         request["target"] = target.as_str().into();
     }
     if of.max {
+        // Proxies leave no trace in an image, nor beside it: their addresses may hold passwords.
+        let told = |(name, _): &&(String, String)| !PROXIES.contains(&name.as_str());
         let object = |pairs: &[(String, String)]| -> Map<String, Value> {
-            pairs.iter().map(|(name, value)| (name.clone(), value.as_str().into())).collect()
+            pairs.iter().filter(told).map(|(name, value)| (name.clone(), value.as_str().into())).collect()
         };
         request["args"] = object(&settings.build_args).into();
         request["labels"] = object(&settings.labels).into();

@@ -33,7 +33,8 @@ fn how_an_image_was_made_is_said_beside_what_is_pushed() {
     world.write("app/Dockerfile", "FROM busybox\nARG PASSWORD\nRUN echo made > /made\n");
     let build = |more: &[&str]| {
         let flags = ["build", "--network", "none", "--build-arg", "PASSWORD=hunter2", "--label", "a=b", "-t", &name];
-        world.bulkhead(&[&flags, more, &["app"]].concat())
+        let proxy = ["--build-arg", "HTTPS_PROXY=http://user:hunter3@127.0.0.1:9"];
+        world.bulkhead(&[&flags[..], &proxy, more, &["app"]].concat())
     };
     build(&["--push", "--provenance", "true", "--metadata-file", "meta"]).ok();
     let raw = || world.host("skopeo", &["inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")]).ok();
@@ -70,6 +71,7 @@ fn how_an_image_was_made_is_said_beside_what_is_pushed() {
     let (said, _) = statement(&serde_json::from_str(&raw()).unwrap(), &blob);
     let of = &said["predicate"]["buildDefinition"];
     assert_eq!(of["externalParameters"]["request"]["args"]["PASSWORD"], "hunter2");
+    assert!(!said.to_string().contains("hunter3"), "a proxy's password leaves no trace");
     assert!(of["internalParameters"]["dockerfile"].as_str().unwrap().contains("echo made"));
     assert!(of["internalParameters"]["stages"][0][0]["title"].as_str().unwrap().contains("echo made"));
     assert_eq!(said["predicate"]["runDetails"]["builder"]["id"], "https://ci.example/1");

@@ -11,6 +11,7 @@ mod select;
 mod tests;
 
 pub use error::{PlanError, PlanProblem};
+pub(super) use fold::PROXIES;
 
 use super::dockerfile::{Dockerfile, LineRange};
 use super::files::ModeChange;

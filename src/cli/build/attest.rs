@@ -74,8 +74,10 @@ pub(super) fn wishes(parsed: &Parsed, outputs: &[Output]) -> Result<Wishes, Fail
     }
     let goes = outputs.iter().any(|output| output.pushes().is_some() || matches!(output, Output::Archive { .. }));
     if wishes != Wishes::default() && !goes {
-        let what = "what is said of an image stands beside one that is pushed or archived, not in the store";
-        return Err(parsed.conflict(format!("{what}: add --push, or -o type=oci,dest=FILE")));
+        return Err(parsed.conflict(
+            "--provenance, --sbom: this is said beside an image that is pushed or archived, not in the store: add --push, \
+             or -o type=oci,dest=FILE",
+        ));
     }
     Ok(wishes)
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Arguments that every `RUN` gets without `ARG`, and that leave no trace.
-const PROXIES: [&str; 10] = [
+pub(in crate::build) const PROXIES: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
     "HTTPS_PROXY",
