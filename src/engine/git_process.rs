@@ -281,7 +281,10 @@ fn hand_over(environment: &mut [(OsString, OsString)]) -> io::Result<Vec<OwnedFd
             io::Error::new(error.kind(), format!("{} names {}: {error}", name.display(), path.display()))
         };
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_CERTIFICATES).read_to_end(&mut bytes)).map_err(failed)?;
+        File::open(path).and_then(|file| file.take(MAX_CERTIFICATES + 1).read_to_end(&mut bytes)).map_err(failed)?;
+        if bytes.len() as u64 > MAX_CERTIFICATES {
+            return Err(failed(io::Error::other(format!("longer than {} MiB", MAX_CERTIFICATES >> 20))));
+        }
         let file = memfd_create("certificates", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
         let mut writer = File::from(file);
         writer.write_all(&bytes)?;

@@ -88,9 +88,7 @@ fn an_archive_says_how_its_image_was_made() {
     world.write("app/Dockerfile", "FROM busybox\nCOPY Dockerfile /\n");
     let build = |more: &[&str]| world.bulkhead(&[&["build", "-t", "said:1"], more, &["app"]].concat());
     build(&["--provenance", "mode=min", "-o", "type=oci,dest=said.tar"]).ok();
-    let (archive, to) = (world.path("said.tar"), world.path("said"));
-    std::fs::create_dir(&to).unwrap();
-    host("tar", &["-C", to.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
+    let to = world.untar("said.tar", "said");
     let read = |path: String| -> Value { serde_json::from_slice(&std::fs::read(to.join(path)).unwrap()).unwrap() };
     let blob = |digest: &str| read(format!("blobs/sha256/{}", &digest[7..]));
     let top = read("index.json".to_owned());
@@ -125,9 +123,7 @@ fn the_packages_of_an_image_are_listed_beside_it() {
     let flags = ["--sbom", "true", "--provenance", "true", "-o", "type=oci,dest=listed.tar"];
     let epoch = ["--build-arg", "SOURCE_DATE_EPOCH=1000000000", "-t", "listed:1", "app"];
     world.ok(&[&["build"], &flags[..], &epoch].concat());
-    let (archive, to) = (world.path("listed.tar"), world.path("listed"));
-    std::fs::create_dir(&to).unwrap();
-    host("tar", &["-C", to.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
+    let to = world.untar("listed.tar", "listed");
     let read = |path: String| -> Value { serde_json::from_slice(&std::fs::read(to.join(path)).unwrap()).unwrap() };
     let blob = |digest: &Value| read(format!("blobs/sha256/{}", &digest.as_str().unwrap()[7..]));
     let index = blob(&read("index.json".to_owned())["manifests"][0]["digest"]);

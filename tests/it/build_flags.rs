@@ -61,12 +61,7 @@ fn an_image_of_a_layout_stands_for_a_name() {
     world.write("base/own", "of the layout");
     world.ok(&["build", "-t", "base:1", "-o", "type=oci,dest=base.tar", "base"]);
     world.ok(&["builder", "prune", "-af"]);
-    let untarred = |name: &str| {
-        std::fs::create_dir(world.path(name)).unwrap();
-        let (archive, to) = (world.path("base.tar"), world.path(name));
-        host("tar", &["-C", to.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
-    };
-    untarred("layout");
+    world.untar("base.tar", "layout");
     let before = images(&world);
     let build_in = |root: &str, layout: &str, more: &[&str]| {
         let context = format!("base=oci-layout://{layout}");

@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 /// Type of the document, as a predicate.
 pub const SPDX: &str = "https://spdx.dev/Document";
@@ -95,11 +96,25 @@ impl Record {
     }
 }
 
+/// Why there is no list: one that leaves something out would be taken for the whole.
+#[derive(Debug, thiserror::Error)]
+pub enum ListError {
+    /// The tree cannot be walked, or a record not be read.
+    #[error(transparent)]
+    Tree(#[from] SourceError),
+    /// A record is longer than what is read.
+    #[error("the record '/{}' is longer than {} MiB", .0.display(), MAX_RECORD >> 20)]
+    Record(PathBuf),
+    /// There are more packages than what is listed.
+    #[error("the image has more than {MAX_PACKAGES} packages")]
+    Packages,
+}
+
 /// Lists the packages of a tree, in order and each once, and says whose tree it is.
 ///
 /// # Errors
-/// When the tree cannot be walked, or a record not be read.
-pub fn packages(root: BorrowedFd<'_>) -> Result<(Vec<Package>, System), SourceError> {
+/// When the tree cannot be walked, a record not be read, or the list not be whole.
+pub fn packages(root: BorrowedFd<'_>) -> Result<(Vec<Package>, System), ListError> {
     let (mut found, mut system) = (BTreeSet::new(), System::default());
     for picked in (Source { root, ignore: None, exclude: None }).pick("/")? {
         for entry in picked.entries.iter().filter(|entry| entry.kind == Kind::File) {
@@ -115,23 +130,40 @@ pub fn packages(root: BorrowedFd<'_>) -> Result<(Vec<Package>, System), SourceEr
                 Record::Node => found.extend(records::node(&text)),
             }
             if found.len() > MAX_PACKAGES {
-                return Ok((found.into_iter().take(MAX_PACKAGES).collect(), system));
+                return Err(ListError::Packages);
             }
         }
     }
     Ok((found.into_iter().collect(), system))
 }
 
-fn read(file: &std::os::fd::OwnedFd, entry: &Entry) -> Result<String, SourceError> {
+fn read(file: &std::os::fd::OwnedFd, entry: &Entry) -> Result<String, ListError> {
     let failed = |source| SourceError::Io { path: entry.path.clone(), source };
     let mut bytes = Vec::new();
-    File::from(file.try_clone().map_err(failed)?).take(MAX_RECORD).read_to_end(&mut bytes).map_err(failed)?;
+    let whole = File::from(file.try_clone().map_err(failed)?).take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if whole as u64 > MAX_RECORD {
+        return Err(ListError::Record(entry.path.clone()));
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_record_that_would_be_cut_is_refused() {
+        let scratch = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(scratch.path().join("var/lib/dpkg")).unwrap();
+        let status = File::create(scratch.path().join("var/lib/dpkg/status")).unwrap();
+        let root = File::open(scratch.path()).unwrap();
+        status.set_len(MAX_RECORD).unwrap();
+        packages(root.as_fd()).unwrap();
+        status.set_len(MAX_RECORD + 1).unwrap();
+        let refused = packages(root.as_fd()).unwrap_err().to_string();
+        assert_eq!(refused, "the record '/var/lib/dpkg/status' is longer than 64 MiB");
+    }
 
     #[test]
     fn records_are_known_by_their_places() {

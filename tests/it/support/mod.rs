@@ -271,6 +271,14 @@ impl World {
         reference
     }
 
+    /// Takes an archive of this world apart into a new directory of it.
+    pub(crate) fn untar(&self, archive: &str, into: &str) -> PathBuf {
+        let (archive, directory) = (self.path(archive), self.path(into));
+        std::fs::create_dir(&directory).expect("make a directory");
+        host("tar", &["-C", directory.to_str().unwrap(), "-xf", archive.to_str().unwrap()]).ok();
+        directory
+    }
+
     /// A busybox root directory of this world's own.
     pub(crate) fn rootfs(&self) -> PathBuf {
         let directory = self.path("rootfs");
