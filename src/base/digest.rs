@@ -1,8 +1,8 @@
 //! Content digests (*OCI image-spec "Digests"*); sha256 is the only algorithm accepted.
 
 use super::id::{hex, is_hex};
+use ring::digest::{Context, SHA256, digest};
 use serde::{Deserialize, Serialize};
-use sha2::Digest as _;
 use std::fmt;
 use std::io::{self, Write};
 
@@ -19,7 +19,7 @@ pub struct DigestError(String);
 impl Digest {
     /// Returns the digest of bytes in memory.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(format!("sha256:{}", hex(&sha2::Sha256::digest(bytes))))
+        Self(format!("sha256:{}", hex(digest(&SHA256, bytes).as_ref())))
     }
 
     /// Returns `sha256:<hex>`.
@@ -82,9 +82,9 @@ impl fmt::Debug for Digest {
 }
 
 /// A running sha256 over everything written to it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Sha256 {
-    state: sha2::Sha256,
+    state: Context,
     /// Bytes hashed so far.
     pub length: u64,
 }
@@ -92,7 +92,7 @@ pub struct Sha256 {
 impl Sha256 {
     /// Starts an empty hash.
     pub fn new() -> Self {
-        Self::default()
+        Self { state: Context::new(&SHA256), length: 0 }
     }
 
     /// Adds bytes.
@@ -103,7 +103,13 @@ impl Sha256 {
 
     /// Returns the digest of all that was added.
     pub fn finish(self) -> Digest {
-        Digest(format!("sha256:{}", hex(&self.state.finalize())))
+        Digest(format!("sha256:{}", hex(self.state.finish().as_ref())))
+    }
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Writing into a step's tree.
 
 use super::content::{copy_attributes, copy_content};
+use super::side::side_by_side;
 use super::source::{Entry, Kind, Picked, SourceError, open_entry};
 use super::{ModeChange, Owner, canonical, open, stat};
 use crate::build::glob::clean;
@@ -14,6 +15,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Why files cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +41,18 @@ pub enum CopyError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Bytes and files from which on several threads write: below, making them takes longer than it saves.
+const SEVERAL: (u64, usize) = (8 << 20, 200);
+/// Most threads. Files that are not in memory are waited for, so that more of them help than there are processors.
+const MOST_WORKERS: usize = 4;
+
+/// How many threads write files beside the one that makes their directories.
+fn workers(entries: &[Entry]) -> usize {
+    let bytes: u64 = entries.iter().map(|entry| if entry.kind == Kind::File { entry.stamp.size } else { 0 }).sum();
+    let many = entries.len() > 1 && (bytes >= SEVERAL.0 || entries.len() >= SEVERAL.1);
+    if many { MOST_WORKERS } else { 0 }
 }
 
 fn failed(path: &Path) -> impl FnOnce(Errno) -> CopyError + use<> {
@@ -215,27 +229,34 @@ impl Destination<'_> {
         if made {
             new_directories.push((PathBuf::new(), first));
         }
-        let mut parent = (
-            PathBuf::new(),
-            open(top.as_fd(), Path::new(""), OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(&resolved))?,
-        );
-        for entry in rest {
-            let above = entry.path.parent().unwrap_or(Path::new(""));
-            if parent.0 != above {
-                let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY)
-                    .map_err(failed(&resolved.join(above)))?;
-                parent = (above.to_owned(), opened);
-            }
-            let name = entry.path.file_name().unwrap_or_default();
-            if entry.kind == Kind::Directory {
-                if self.subdirectory(parent.1.as_fd(), name, entry, &resolved.join(&entry.path))? {
+        let one = |(entry, directory): (&Entry, Arc<OwnedFd>)| {
+            let (name, path) = (entry.path.file_name().unwrap_or_default(), resolved.join(&entry.path));
+            self.put(from, &picked.base, entry, &Place { directory: directory.as_fd(), name, path: &path })
+        };
+        let mut parent: Option<(PathBuf, Arc<OwnedFd>)> = None;
+        side_by_side(workers(rest), one, |give| {
+            for entry in rest {
+                let above = entry.path.parent().unwrap_or(Path::new(""));
+                let directory = match &parent {
+                    Some((path, directory)) if path == above => Arc::clone(directory),
+                    _ => {
+                        let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY);
+                        let opened = Arc::new(opened.map_err(failed(&resolved.join(above)))?);
+                        parent = Some((above.to_owned(), Arc::clone(&opened)));
+                        opened
+                    }
+                };
+                if entry.kind != Kind::Directory {
+                    give((entry, directory))?;
+                    continue;
+                }
+                let name = entry.path.file_name().unwrap_or_default();
+                if self.subdirectory(directory.as_fd(), name, entry, &resolved.join(&entry.path))? {
                     new_directories.push((entry.path.clone(), entry));
                 }
-                continue;
             }
-            let path = resolved.join(&entry.path);
-            self.put(from, &picked.base, entry, &Place { directory: parent.1.as_fd(), name, path: &path })?;
-        }
+            Ok(())
+        })?;
         // Times last: writing into a directory changes them.
         for (path, entry) in new_directories.iter().rev() {
             let directory = open(top.as_fd(), path, OFlags::RDONLY | OFlags::DIRECTORY).map_err(failed(path))?;

@@ -8,6 +8,7 @@ mod copy;
 mod digest;
 mod mode;
 mod owner;
+mod side;
 mod source;
 mod stat_cache;
 #[cfg(test)]

@@ -140,7 +140,8 @@ pub fn packages(root: BorrowedFd<'_>) -> Result<(Vec<Package>, System), ListErro
 fn read(file: &std::os::fd::OwnedFd, entry: &Entry) -> Result<String, ListError> {
     let failed = |source| SourceError::Io { path: entry.path.clone(), source };
     let mut bytes = Vec::new();
-    let whole = File::from(file.try_clone().map_err(failed)?).take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(failed)?;
+    let whole =
+        File::from(file.try_clone().map_err(failed)?).take(MAX_RECORD + 1).read_to_end(&mut bytes).map_err(failed)?;
     if whole as u64 > MAX_RECORD {
         return Err(ListError::Record(entry.path.clone()));
     }
