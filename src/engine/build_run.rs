@@ -190,6 +190,7 @@ impl Builder<'_> {
             root_readonly: false,
             userns,
             namespaces: Namespaces { net, pid: new(), ipc: new(), uts: new(), cgroup: new(), time: new() },
+            links_follow: true,
             hostname: HOSTNAME.to_owned(),
             domainname: String::new(),
             process: Process {

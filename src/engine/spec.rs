@@ -58,6 +58,7 @@ pub fn assemble(record: &ContainerRecord, now: &Circumstances) -> Bundle {
         ),
         userns,
         namespaces,
+        links_follow: true,
         cgroup: Cgroup { path: crate::sandbox::group_name(&record.id), limits: record.limits.clone() },
         init: request.init,
         require: request.require.clone(),

@@ -117,7 +117,8 @@ impl Engine {
         });
         let place = self.plan_network(&record)?;
         self.mark_started(&id, true)?;
-        let plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
+        let mut plan = ShimPlan { starter_finishes: attach.is_some(), ..self.shim_plan(&record)? };
+        plan.bundle.links_follow = place.is_some();
         self.write_own_files(&record, place.as_ref(), &plan)?;
         let mut warnings = walls_down(&plan.bundle);
         let streams = attach.map(|streams| (streams.stdin, streams.output));

@@ -18,6 +18,8 @@ pub struct Bundle {
     pub userns: UserNamespace,
     /// The other namespaces.
     pub namespaces: Namespaces,
+    /// Whether links come into its network namespace once that stands: what is set there waits for them, and the program.
+    pub links_follow: bool,
     /// Host name inside; empty leaves the kernel's.
     pub hostname: String,
     /// NIS domain name inside; empty leaves the kernel's.

@@ -41,10 +41,15 @@ pub(super) enum Stdio<'a> {
     NewTerminal(BorrowedFd<'a>),
 }
 
-/// Becomes the program; returns only what went wrong. The report socket closes by the execve.
-pub(super) fn start(start: &Start<'_>, report: OwnedFd) -> (OwnedFd, LaunchError) {
+/// Becomes the program; returns only what went wrong. The report socket closes by the execve. What needs nothing of the
+/// tree is done before `ready` is asked, after which the tree is whole and ours.
+pub(super) fn start(
+    start: &Start<'_>,
+    report: OwnedFd,
+    ready: impl FnOnce() -> Result<(), LaunchError>,
+) -> (OwnedFd, LaunchError) {
     let mut report = Some(report);
-    let error = match become_program(start, &mut report) {
+    let error = match become_program(start, &mut report, ready) {
         Err(error) => error,
         Ok(never) => match never {},
     };
@@ -55,11 +60,21 @@ pub(super) fn start(start: &Start<'_>, report: OwnedFd) -> (OwnedFd, LaunchError
     }
 }
 
-fn become_program(start: &Start<'_>, report: &mut Option<OwnedFd>) -> Result<std::convert::Infallible, LaunchError> {
+fn become_program(
+    start: &Start<'_>,
+    report: &mut Option<OwnedFd>,
+    ready: impl FnOnce() -> Result<(), LaunchError>,
+) -> Result<std::convert::Infallible, LaunchError> {
     let process = start.process;
     let lost = || LaunchError::refused("the report socket is gone");
     rustix::process::setsid().at(|| "start a session")?;
     let terminal = streams(start, report.as_ref().ok_or_else(lost)?.as_fd())?;
+    let arguments = Strings::new(&process.args).at(|| "prepare the arguments")?;
+    // The filter may forbid what this proof takes.
+    let alone = Alone::prove().at(|| "start the program (the process has threads)")?;
+    reset_signals();
+    limit_bounding_set(kept_capabilities(start)).at(|| "limit the capabilities")?;
+    ready()?;
     *report = Some(move_onto(report.take().ok_or_else(lost)?, REPORT).at(|| "move the report socket")?);
     // Nothing of ours but the report may be open when the working directory is entered: a path such as
     // /proc/self/fd/7 must find nothing (CVE-2024-21626).
@@ -76,12 +91,8 @@ fn become_program(start: &Start<'_>, report: &mut Option<OwnedFd>) -> Result<std
     if terminal || account.uid != 0 {
         own_streams(account.uid, terminal);
     }
-    let arguments = Strings::new(&process.args).at(|| "prepare the arguments")?;
     let environment_block = Strings::new(&environment).at(|| "prepare the environment")?;
     let candidates = candidates(process, &environment)?;
-    // The filter may forbid what this proof takes.
-    let alone = Alone::prove().at(|| "start the program (the process has threads)")?;
-    reset_signals();
     fault::fail(Point::InitRights).at(|| "give up rights")?;
     drop_rights(start, &account)?;
     if start.reaper {
@@ -189,9 +200,14 @@ fn limits(wanted: &[(String, u64, u64)]) -> Result<(), LaunchError> {
     Ok(())
 }
 
-/// Ids, groups, capabilities, no_new_privs and the filter.
+/// The capabilities its program may ever have.
+fn kept_capabilities(start: &Start<'_>) -> u64 {
+    if start.privileged { u64::MAX } else { start.hardening.capabilities.0 }
+}
+
+/// Ids, groups, capabilities, no_new_privs and the filter; the bounding set is limited already.
 fn drop_rights(start: &Start<'_>, account: &Account) -> Result<(), LaunchError> {
-    let kept = if start.privileged { u64::MAX } else { start.hardening.capabilities.0 };
+    let kept = kept_capabilities(start);
     let locked = start.hardening.no_new_privileges && !start.privileged;
     let filter = || match &start.hardening.seccomp {
         Some(filter) if !start.privileged => {
@@ -199,7 +215,6 @@ fn drop_rights(start: &Start<'_>, account: &Account) -> Result<(), LaunchError> 
         }
         _ => Ok(()),
     };
-    limit_bounding_set(kept).at(|| "limit the capabilities")?;
     if !locked {
         // Without no_new_privs the kernel asks for a capability that the steps below give up.
         filter()?;

@@ -15,7 +15,7 @@ pub(super) const MADE: u8 = b'+';
 pub(super) const FAILED: u8 = b'-';
 /// Request tags.
 pub(super) const EXEC: u8 = b'x';
-pub(super) const VIEW: u8 = b'v';
+pub(super) const GROUPS: u8 = b'g';
 pub(super) const END: u8 = b'e';
 
 /// What the keeper holds.
@@ -24,8 +24,8 @@ pub(super) struct Keeper<'a> {
     pub(super) socket: BorrowedFd<'a>,
     /// The container's devpts.
     pub(super) pts: Option<BorrowedFd<'a>>,
-    /// Files to join the control groups (version 1).
-    pub(super) join: Vec<BorrowedFd<'a>>,
+    /// Files to join the control groups (version 1), known from the first request on.
+    pub(super) join: Vec<OwnedFd>,
     /// Group to be born in (version 2).
     pub(super) birth: Option<BorrowedFd<'a>>,
     /// The first process.
@@ -46,8 +46,11 @@ impl Keeper<'_> {
             };
             let answered = match request.first() {
                 Some(&EXEC) => self.answer(&request[1..], descriptors),
-                Some(&VIEW) => {
-                    self.view = descriptors.into_iter().next();
+                Some(&GROUPS) => {
+                    let mut descriptors = descriptors.into_iter();
+                    // The view comes first, if there is one of its own.
+                    self.view = if request.get(1) == Some(&1) { descriptors.next() } else { None };
+                    self.join = descriptors.collect();
                     Ok(())
                 }
                 _ => return 0,
@@ -90,7 +93,8 @@ impl Keeper<'_> {
                         _ => return 125,
                     };
                     let hardening = self.hardening;
-                    start(&Start { process: &process, hardening, privileged, reaper: false, stdio }, report)
+                    let order = Start { process: &process, hardening, privileged, reaper: false, stdio };
+                    start(&order, report, || Ok(()))
                 }
             };
             let _ = send_frame(report.as_fd(), &[b"E".as_slice(), &error.encode()].concat(), &[]);
@@ -104,7 +108,8 @@ impl Keeper<'_> {
     }
 
     fn enter_groups(&self) -> Result<(), LaunchError> {
-        super::cgroup::join(&self.join).at(|| "join the control groups")?;
+        let join: Vec<_> = self.join.iter().map(AsFd::as_fd).collect();
+        super::cgroup::join(&join).at(|| "join the control groups")?;
         match &self.view {
             Some(view) => setns(view.as_fd(), CloneFlags::NEWCGROUP).at(|| "enter the control group namespace"),
             None => Ok(()),

@@ -39,7 +39,8 @@ impl Launch {
     }
 
     /// Makes control groups, namespaces and the file systems, and starts assembling the tree. The caller has one thread,
-    /// its descriptors 0, 1 and 2 are open, and it is host root.
+    /// its descriptors 0, 1 and 2 are open, and it is host root. The program may run before [`Pending::finish`] where no
+    /// links are awaited and nothing is required.
     ///
     /// `host` is what the host was found to be ([`Launch::look`]).
     /// `stdio` are the first process's streams, needed unless it has a terminal. `reuse` are the namespaces of the run
@@ -70,9 +71,13 @@ impl Launch {
             Some(cgroups) => cgroups,
             None => groups(&plan)?,
         });
-        pending.join = cgroups.join_files()?;
-        // The program does not start before `finish`, so a refusal still comes first.
-        let enforced = pending.enforced.insert(enforced(bundle, &plan, host, &cgroups.missing));
+        pending.join = Some(cgroups.join_files()?);
+        let missing = cgroups.missing.clone();
+        // Where nobody has anything to do before the program, and nothing will refuse it, it is on its way from here.
+        if !bundle.links_follow && bundle.require.is_empty() {
+            pending.release();
+        }
+        let enforced = pending.enforced.insert(enforced(bundle, &plan, host, &missing));
         require(&bundle.require, host, enforced).map_err(|error| LaunchError::refused(error.to_string()))?;
         Ok(pending)
     }
@@ -109,6 +114,8 @@ fn start(
     let flags = birth_flags(plan, present.is_some(), reused_net.is_some());
     let nest = nest.filter(|_| flags == Nest::FLAGS);
     let flags = if nest.is_some() { CloneFlags::default() } else { flags };
+    // Before the mounter is there, which then waits for nothing until it needs the tree.
+    let mapped = nest.as_ref().map(|nest| map(&plan.user, nest.pid())).transpose()?.flatten();
     let mounter = {
         let mounter = Mounter {
             bundle,
@@ -134,7 +141,7 @@ fn start(
     };
     spread(mounter.pid);
     let made = fault::fail(Point::MounterMade).at(|| "make the container's namespaces");
-    match made.and_then(|()| furnish(bundle, plan, &mounter, nest.as_ref(), &report, present)) {
+    match made.and_then(|()| furnish(bundle, plan, &mounter, nest.as_ref(), &report, (present, mapped))) {
         Ok(mut kept) => {
             if let Some(netns) = reused_net {
                 kept.netns = Some(netns.try_clone().at(|| "keep the network namespace")?);
@@ -146,7 +153,7 @@ fn start(
                 keeper,
                 kept,
                 cgroups: None,
-                join: Vec::new(),
+                join: None,
                 enforced: None,
                 base: plan.user.base(),
                 shows_view: plan.new.contains(&Kind::Cgroup),
@@ -193,18 +200,13 @@ fn furnish(
     mounter: &Child,
     nest: Option<&Nest>,
     report: &OwnedFd,
-    present: Option<OwnedFd>,
+    (present, mapped): (Option<OwnedFd>, Option<OwnedFd>),
 ) -> Result<Kept, LaunchError> {
     let staged = present.is_some();
     let inside = nest.map_or(mounter.pid, Nest::pid);
-    let userns = match (present, &plan.user) {
-        (Some(userns), _) => Some(userns),
-        (None, UserPlan::Host) => None,
-        (None, UserPlan::Range { base } | UserPlan::Join { base, .. }) => {
-            let map = format!("0 {base} {IDS}");
-            write_maps(inside, &map, &map)?;
-            Some(open_namespace(inside, "user")?)
-        }
+    let userns = match present.or(mapped) {
+        Some(userns) => Some(userns),
+        None => map(&plan.user, inside)?,
     };
     inherit(bundle, mounter.pid)?;
     let outside = make(bundle, plan, userns.as_ref().map(AsFd::as_fd))?;
@@ -220,6 +222,14 @@ fn furnish(
     // A message wakes its reader on our processor, as if we were about to wait; there is much to do yet.
     spread(mounter.pid);
     Ok(Kept { userns, netns })
+}
+
+/// Maps the ids of the user namespace a process was born in, and opens it; `None` where that is the host's.
+fn map(user: &UserPlan, pid: i32) -> Result<Option<OwnedFd>, LaunchError> {
+    let (UserPlan::Range { base } | UserPlan::Join { base, .. }) = user else { return Ok(None) };
+    let map = format!("0 {base} {IDS}");
+    write_maps(pid, &map, &map)?;
+    open_namespace(pid, "user").map(Some)
 }
 
 /// Sets what the container's processes inherit and could not set themselves.

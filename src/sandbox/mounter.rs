@@ -6,7 +6,7 @@ use super::error::{Context, LaunchError};
 use super::init::{Start, Stdio, start};
 use super::keeper::{Keeper, MADE};
 use super::plan::{Kind, LaunchPlan, Step, UserPlan};
-use super::tree::{Tree, attach_at, cgroup_mounts, proc_mount};
+use super::tree::{Tree, attach_at, cgroup_mounts, network_step, proc_mount};
 use crate::base::with_causes;
 use crate::security::landlock::{Prepared, RuleInput, RuleMount, prepare, rule_set};
 use crate::sys::credentials::{set_groups, set_ids};
@@ -88,8 +88,16 @@ impl Mounter<'_> {
     fn work(&self) -> Result<(), LaunchError> {
         let plan = self.plan;
         let at = Path::new(PLACE);
+        let (network, rest): (Vec<&Step>, Vec<&Step>) =
+            plan.early.iter().partition(|step| matches!(step, Step::Sysctl { .. } | Step::Loopback));
         if let Some(nest) = self.nest {
             setns(nest, super::nest::Nest::FLAGS).at(|| "enter the container's namespaces")?;
+        }
+        // Ids are mapped there, and the tree is not made yet.
+        let ahead = self.nest.is_some() && !self.bundle.links_follow;
+        if ahead {
+            become_root()?;
+            network.iter().try_for_each(|step| network_step(step))?;
         }
         let (_, outside) = self.frame()?;
         fault::fail(Point::MounterTree).at(|| "hear from the shim")?;
@@ -101,10 +109,8 @@ impl Mounter<'_> {
         if staged {
             self.enter()?;
         }
-        if plan.user != UserPlan::Host {
-            // Before this its ids have no image inside, and nothing could be made.
-            set_groups(&[]).at(|| "give up the host's groups")?;
-            set_ids(0, 0).at(|| "become the container's root")?;
+        if plan.user != UserPlan::Host && !ahead {
+            become_root()?;
         }
         let slash = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
             .at(|| "open the host's root")?;
@@ -115,13 +121,14 @@ impl Mounter<'_> {
         let mut tree = Tree::new(plan, root, at, &outside);
         tree.set_tty_size(self.bundle.process.tty_size);
         tree.already(attached);
-        let (network, rest): (Vec<&Step>, Vec<&Step>) =
-            plan.early.iter().partition(|step| matches!(step, Step::Sysctl { .. } | Step::Loopback));
         tree.steps(&rest)?;
-        // With it come the files to join the control groups of version 1.
-        let (_, join) = self.frame()?;
-        tree.steps(&network)?;
-        self.populate(&mut tree, &join)
+        let domain = self.domain(&tree)?;
+        // With permission to proceed come the files to join the control groups of version 1, which the first process needs.
+        let join = if ahead { None } else { Some(self.frame()?.1) };
+        if !ahead {
+            network.iter().try_for_each(|step| network_step(step))?;
+        }
+        self.populate(&mut tree, domain, join)
     }
 
     /// Receives one frame of the shim.
@@ -189,15 +196,19 @@ impl Mounter<'_> {
         Ok(clone)
     }
 
-    /// Leaves the keeper and the first process behind and finishes the tree with what the latter made.
-    fn populate(&self, tree: &mut Tree<'_>, join: &[OwnedFd]) -> Result<(), LaunchError> {
-        let join: Vec<_> = join.iter().map(AsFd::as_fd).collect();
-        let domain = self.domain(tree)?;
+    /// Leaves the keeper and the first process behind and finishes the tree with what the latter made. The first process
+    /// goes no further than its namespaces before the shim has given permission.
+    fn populate(
+        &self,
+        tree: &mut Tree<'_>,
+        domain: Option<Prepared>,
+        join: Option<Vec<OwnedFd>>,
+    ) -> Result<(), LaunchError> {
         let (ours, theirs) = pair().at(|| "make a socket")?;
         let keeper = clone_process(CloneFlags::PARENT, None, || {
             // So that the mounter's death is seen as an end of file.
             close_inherited(ours.as_fd());
-            let Err(error) = self.keep(tree, domain, join, theirs.as_fd());
+            let Err(error) = self.keep(tree, domain, theirs.as_fd());
             tell(self.report.as_fd(), &error);
             1
         })
@@ -210,7 +221,10 @@ impl Mounter<'_> {
         if let Some((master, _)) = &tree.terminal {
             send_frame(self.report.as_fd(), &[TERMINAL], &[master.as_fd()]).at(|| "hand the terminal over")?;
         }
-        // When it fails it has told the shim itself.
+        let join = join.map_or_else(|| self.frame().map(|(_, join)| join), Ok)?;
+        let join: Vec<_> = join.iter().map(AsFd::as_fd).collect();
+        // When the first process fails it has told the shim itself.
+        let _ = send_frame(ours.as_fd(), b"join", &join);
         let made = || match recv_frame(ours.as_fd(), FRAME).at(|| "hear from the first process")? {
             Some((_, made)) => Ok(made.into_iter()),
             None => exit(1),
@@ -247,7 +261,6 @@ impl Mounter<'_> {
         &self,
         tree: &Tree<'_>,
         domain: Option<Prepared>,
-        join: Vec<BorrowedFd<'_>>,
         mounter: BorrowedFd<'_>,
     ) -> Result<std::convert::Infallible, LaunchError> {
         let _ = set_name(c"bulkhead-keeper");
@@ -263,7 +276,7 @@ impl Mounter<'_> {
         } else if self.plan.new.contains(&Kind::Pid) {
             unshare(CloneFlags::NEWPID).at(|| "make a pid namespace")?;
         }
-        let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, &join, mounter))
+        let init = clone_process(CloneFlags::PARENT, self.birth, || self.first(tree, mounter))
             .at(|| "start the first process")?;
         fault::cut(Point::KeeperMade);
         let mut frame = vec![MADE];
@@ -272,7 +285,6 @@ impl Mounter<'_> {
         let pts = tree.pts.as_ref().map(AsFd::as_fd);
         let mut keep = vec![self.keeper.as_fd(), init.pidfd.as_fd()];
         keep.extend(pts);
-        keep.extend(&join);
         keep.extend(self.birth);
         (0..3).try_for_each(|number| dup_onto(null.as_fd(), number)).at(|| "let the streams go")?;
         drop(null);
@@ -280,16 +292,16 @@ impl Mounter<'_> {
         let (birth, hardening) = (self.birth, &self.bundle.hardening);
         let socket = self.keeper.as_fd();
         // Not returned from: owners of what was just closed lie in the frames above.
-        exit(Keeper { socket, pts, join, birth, init: &init, hardening, view: None }.serve())
+        exit(Keeper { socket, pts, join: Vec::new(), birth, init: &init, hardening, view: None }.serve())
     }
 
     /// The first process's life before its program.
-    fn first(&self, tree: &Tree<'_>, join: &[BorrowedFd<'_>], mounter: BorrowedFd<'_>) -> i32 {
+    fn first(&self, tree: &Tree<'_>, mounter: BorrowedFd<'_>) -> i32 {
         let report = match self.report.try_clone() {
             Ok(report) => report,
             Err(_) => return 125,
         };
-        let (report, error) = match self.inner(join, mounter) {
+        let (report, error) = match self.inner(mounter) {
             Err(error) => (report, error),
             Ok(()) => {
                 let stdio = match (&tree.terminal, self.stdio) {
@@ -298,7 +310,8 @@ impl Mounter<'_> {
                     (None, None) => return 125,
                 };
                 let (process, hardening) = (&self.bundle.process, &self.bundle.hardening);
-                start(&Start { process, hardening, privileged: false, reaper: self.bundle.init, stdio }, report)
+                let order = Start { process, hardening, privileged: false, reaper: self.bundle.init, stdio };
+                start(&order, report, || hear(mounter).map(drop))
             }
         };
         tell(report.as_fd(), &error);
@@ -306,26 +319,38 @@ impl Mounter<'_> {
     }
 
     /// Joins the control groups and makes the mounts that need this process, which the mounter attaches meanwhile.
-    fn inner(&self, join: &[BorrowedFd<'_>], mounter: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    fn inner(&self, mounter: BorrowedFd<'_>) -> Result<(), LaunchError> {
         let give = |mounts: Vec<OwnedFd>| {
             let mounts: Vec<_> = mounts.iter().map(AsFd::as_fd).collect();
             send_frame(mounter, b"mounts", &mounts).at(|| "hand mounts over")
         };
         give(proc_mount(self.plan)?)?;
+        let join = hear(mounter)?;
         fault::fail(Point::InitJoin).at(|| "join the control groups")?;
-        super::cgroup::join(join).at(|| "join the control groups")?;
+        let join: Vec<_> = join.iter().map(AsFd::as_fd).collect();
+        super::cgroup::join(&join).at(|| "join the control groups")?;
         if let Some((_, view)) = self.joins.iter().find(|(kind, _)| *kind == Kind::Cgroup) {
             setns(*view, CloneFlags::NEWCGROUP).at(|| "enter the control group namespace")?;
         } else if self.plan.new.contains(&Kind::Cgroup) {
             unshare(CloneFlags::NEWCGROUP).at(|| "make a control group namespace")?;
         }
-        give(cgroup_mounts(self.plan)?)?;
-        match recv_frame(mounter, FRAME).at(|| "hear from the mounter")? {
-            Some(_) => Ok(()),
-            // It has told why; this process goes quietly.
-            None => exit(1),
-        }
+        give(cgroup_mounts(self.plan)?)
     }
+}
+
+/// Hears from the mounter in the first process.
+fn hear(mounter: BorrowedFd<'_>) -> Result<Vec<OwnedFd>, LaunchError> {
+    match recv_frame(mounter, FRAME).at(|| "hear from the mounter")? {
+        Some((_, descriptors)) => Ok(descriptors),
+        // It has told why; this process goes quietly.
+        None => exit(1),
+    }
+}
+
+/// Takes the ids of the container's root. Before this ours have no image inside, and nothing could be made.
+fn become_root() -> Result<(), LaunchError> {
+    set_groups(&[]).at(|| "give up the host's groups")?;
+    set_ids(0, 0).at(|| "become the container's root")
 }
 
 /// Plans the Landlock rules of a launch.

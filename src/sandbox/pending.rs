@@ -23,8 +23,8 @@ pub struct Pending {
     pub(super) keeper: OwnedFd,
     pub(super) kept: Kept,
     pub(super) cgroups: Option<Cgroups>,
-    /// Files to join the control groups (version 1).
-    pub(super) join: Vec<OwnedFd>,
+    /// Files to join the control groups (version 1), until they are handed over.
+    pub(super) join: Option<Vec<OwnedFd>>,
     pub(super) enforced: Option<Enforced>,
     pub(super) base: u32,
     pub(super) shows_view: bool,
@@ -64,11 +64,18 @@ impl Pending {
         }
     }
 
+    /// Lets the mounter go on to the program, once.
+    pub(super) fn release(&mut self) {
+        if let Some(join) = self.join.take() {
+            let join: Vec<_> = join.iter().map(AsFd::as_fd).collect();
+            // When it is gone already, what it said is read later.
+            let _ = send_frame(self.report.as_fd(), b"proceed", &join);
+            self.mounter.iter().for_each(|mounter| spread(mounter.pid));
+        }
+    }
+
     fn run(&mut self, heard: &mut Heard) -> Result<Child, LaunchError> {
-        // When it is gone already, what it said is read below.
-        let join: Vec<_> = self.join.iter().map(AsFd::as_fd).collect();
-        let _ = send_frame(self.report.as_fd(), b"proceed", &join);
-        self.join.clear();
+        self.release();
         self.listen(heard)?;
         let lost = || LaunchError::refused("start the container: a process on the way to the program died");
         if heard.keeper.is_none() {
@@ -93,6 +100,8 @@ impl Pending {
                     if let Some(nest) = &self.nest {
                         nest.release();
                     }
+                    // The mounter woke us on its processor, where the first process will be; we hear from that as it begins.
+                    spread(0);
                 }
                 (Some(TERMINAL), terminal) => heard.terminal = terminal,
                 (Some(NETWORK), netns) => self.kept.netns = netns,
@@ -142,7 +151,12 @@ impl Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         if self.mounter.is_some() {
-            self.tear_down(None);
+            let mut heard = Heard::default();
+            // It may have come as far as the keeper, or the program, which is known when the socket ends: what waits for
+            // the mounter ends with it.
+            self.mounter.take().iter().for_each(end);
+            let _ = self.listen(&mut heard);
+            self.tear_down(heard.keeper);
         }
     }
 }

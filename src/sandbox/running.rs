@@ -3,7 +3,7 @@
 use super::bundle::Process;
 use super::cgroup::Cgroups;
 use super::error::{Context, LaunchError};
-use super::keeper::{END, EXEC, VIEW};
+use super::keeper::{END, EXEC, GROUPS};
 use super::launch::Kept;
 use super::mounter::{ERROR, FRAME, TERMINAL};
 use super::outside::open_namespace;
@@ -31,7 +31,10 @@ pub struct Running {
     pub enforced: Enforced,
     socket: OwnedFd,
     base: u32,
-    view_wanted: bool,
+    /// Whether the first process has a view of the control groups of its own.
+    own_view: bool,
+    /// Whether the keeper knows the control groups.
+    groups_known: bool,
     frozen: bool,
 }
 
@@ -55,9 +58,10 @@ impl Running {
         cgroups: Cgroups,
         enforced: Enforced,
         base: u32,
-        view_wanted: bool,
+        own_view: bool,
     ) -> Self {
-        Self { init, keeper, terminal, kept, cgroups, enforced, socket, base, view_wanted, frozen: false }
+        let (groups_known, frozen) = (false, false);
+        Self { init, keeper, terminal, kept, cgroups, enforced, socket, base, own_view, groups_known, frozen }
     }
 
     /// Starts another process in the container and waits until its program runs.
@@ -79,7 +83,7 @@ impl Running {
             return Err(LaunchError::refused("a process without a terminal needs three streams"));
         }
         super::outside::give_pipes(stdio, self.base);
-        self.send_view()?;
+        self.send_groups()?;
         let (report, theirs) = pair().at(|| "make a socket")?;
         let request = [[EXEC].as_slice(), &wire::encode(process, privileged)].concat();
         let mut descriptors = vec![theirs.as_fd()];
@@ -104,14 +108,18 @@ impl Running {
         Ok(Added { child, terminal })
     }
 
-    /// Hands the keeper the first process's view of the control groups, once.
-    fn send_view(&mut self) -> Result<(), LaunchError> {
-        if self.view_wanted {
-            let view = open_namespace(self.init.pid, "cgroup")
-                .map_err(|_| LaunchError::refused("start a process: the container is not running"))?;
-            send_frame(self.socket.as_fd(), &[VIEW], &[view.as_fd()]).at(|| "hand the keeper a namespace")?;
-            self.view_wanted = false;
+    /// Hands the keeper what the first process has of the control groups, once: its view, and the files to join them.
+    fn send_groups(&mut self) -> Result<(), LaunchError> {
+        if self.groups_known {
+            return Ok(());
         }
+        let gone = |_| LaunchError::refused("start a process: the container is not running");
+        let view = self.own_view.then(|| open_namespace(self.init.pid, "cgroup")).transpose().map_err(gone)?;
+        let join = self.cgroups.join_files()?;
+        let descriptors: Vec<_> = view.iter().chain(&join).map(AsFd::as_fd).collect();
+        let request = [GROUPS, u8::from(self.own_view)];
+        send_frame(self.socket.as_fd(), &request, &descriptors).at(|| "tell the keeper of the control groups")?;
+        self.groups_known = true;
         Ok(())
     }
 

@@ -52,9 +52,9 @@ impl LaunchConn {
         self.client.ask("start", Some((&Request::Proceed(handles), descriptors)), Some(ANSWER), started)
     }
 
-    /// Starts a container between whose namespaces and first process nobody has anything to do: asks all that [`Self::launch`],
-    /// [`Self::attach`] and [`Self::proceed`] ask at once, so that the shim waits for nobody. Returns the stream, if one was
-    /// asked for with `(stdin, output)`.
+    /// Starts a container between whose namespaces and first process nobody has anything to do (its bundle's `links_follow`
+    /// is false): asks all that [`Self::launch`], [`Self::attach`] and [`Self::proceed`] ask at once, so that the shim waits
+    /// for nobody, and answers when the program runs. Returns the stream, if one was asked for with `(stdin, output)`.
     ///
     /// # Errors
     /// As those.
@@ -69,7 +69,6 @@ impl LaunchConn {
             let _ = self.client.send(&Request::Attach { stdin, output }, &[]);
         }
         let _ = self.client.send(&Request::Proceed(NetworkHandles::default()), &[]);
-        self.client.ask("launch", None, Some(ANSWER), namespaces)?;
         let stream = attach.map(|_| self.client.ask("attach", None, Some(ANSWER), stream)).transpose()?;
         self.client.ask("start", None, Some(ANSWER), started)?;
         Ok(stream)

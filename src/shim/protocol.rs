@@ -7,7 +7,8 @@
 //! Start: engine sends [`Request::Launch`]; shim answers [`Reply::Namespaces`] with the network namespace's descriptor
 //! (when it has a private one); the engine may send [`Request::Attach`]; after the network is in place it sends
 //! [`Request::Proceed`] with the descriptors named there; shim answers [`Reply::Started`] or [`Reply::Failed`]. The
-//! socket is a control connection from then on and is told [`Reply::Exited`] without asking, however soon that is.
+//! socket is a control connection from then on and is told [`Reply::Exited`] without asking, however soon that is. An
+//! engine that lays no links sends all it has to say at once, and is answered (without the first) when the program runs.
 //!
 //! End: the caller that takes down what the container held outside the shim may begin when it hears the end; it is told
 //! [`Reply::Cleared`] when the shim's own part is done, and says [`Request::Finished`].

@@ -71,10 +71,16 @@ fn launch<J: Jail>(
 ) -> Result<Option<i32>, Failure> {
     let pending = supervisor.begin(nest)?;
     fault::cut(Point::ShimBegun);
-    let (network, pid) = J::network(&pending);
-    let reply = Reply::Namespaces { net: network.is_some(), pid };
-    if send(socket, &reply, network.as_slice()).is_err() {
-        return Ok(None);
+    // An engine that has no links to lay hears nothing before the program runs: each answer would wake it for nothing, on a
+    // processor that the container's processes need.
+    let awaited = supervisor.links_follow();
+    let mut later = Vec::new();
+    if awaited {
+        let (network, pid) = J::network(&pending);
+        let reply = Reply::Namespaces { net: network.is_some(), pid };
+        if send(socket, &reply, network.as_slice()).is_err() {
+            return Ok(None);
+        }
     }
     loop {
         let sent = match receiver.wait(socket.as_fd(), None) {
@@ -84,7 +90,12 @@ fn launch<J: Jail>(
             }
             Ok(Some((Request::Attach { stdin, output }, _))) => {
                 let (reply, stream) = supervisor.attach(stdin, output);
-                send(socket, &reply, &codec::borrow(&stream))
+                if awaited {
+                    send(socket, &reply, &codec::borrow(&stream))
+                } else {
+                    later.push((reply, stream));
+                    Ok(())
+                }
             }
             Ok(Some(_)) => send(socket, &refused("the container is not started yet"), &[]),
             Ok(None) | Err(_) => return Ok(None),
@@ -99,6 +110,10 @@ fn launch<J: Jail>(
     fault::fail(Point::ShimListens).map_err(failed)?;
     let pid = supervisor.finish(pending)?;
     supervisor.write_start().map_err(|error| failure(&error.into()))?;
+    for (reply, stream) in later {
+        // To one that is gone nothing can be said, which the last answer finds out.
+        let _ = send(socket, &reply, &codec::borrow(&stream));
+    }
     Ok(Some(pid))
 }
 

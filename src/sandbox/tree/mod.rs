@@ -6,7 +6,7 @@
 mod kernel;
 mod late;
 
-use self::kernel::{loopback_up, refuse_advertisements, sysctl};
+pub(super) use self::kernel::network_step;
 pub(super) use self::late::{cgroup_mounts, proc_mount};
 use super::error::{Context, LaunchError};
 use super::outside::make_readonly;
@@ -185,15 +185,10 @@ impl<'a> Tree<'a> {
             }
             Step::Console => self.console(),
             Step::WorkingDir(path) => self.target_inside(path, Kind::Directory).map(drop),
-            Step::Loopback => {
-                refuse_advertisements();
-                loopback_up().at(|| "bring the loopback interface up")
-            }
             Step::Hostname(name) => rustix::system::sethostname(name.as_bytes()).at(|| format!("set host name {name}")),
             Step::Domainname(name) => {
                 rustix::system::setdomainname(name.as_bytes()).at(|| format!("set domain name {name}"))
             }
-            Step::Sysctl { path, value } => sysctl(path, value),
             _ => Ok(()),
         }
     }

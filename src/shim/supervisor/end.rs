@@ -9,7 +9,7 @@ use super::super::serve::clean_up;
 use super::{Supervisor, exit_code};
 use crate::base::Timestamp;
 use crate::sys::fault::{self, Point};
-use crate::sys::process::{reap_any, spread};
+use crate::sys::process::{reap_any, wake_elsewhere};
 use nix::sys::signal::Signal;
 use rustix::io::Errno;
 use std::time::{Duration, Instant};
@@ -89,6 +89,24 @@ impl<J: Jail> Supervisor<J> {
         fault::cut(Point::ShimEnded);
         self.release();
         fault::cut(Point::ShimReleased);
+        // Whoever removes the container does so meanwhile.
+        let finisher = self.finisher.filter(|_| self.remains.is_some()).and_then(|number| self.caller(number)?.pid());
+        match finisher {
+            Some(pid) => wake_elsewhere(pid, || self.tell_end()),
+            None => self.tell_end(),
+        }
+        match self.finisher {
+            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
+            _ => clean_up(&self.plan.cleanup),
+        }
+        self.remains = None;
+        if let Some(number) = self.finisher {
+            self.answer(number, &Reply::Cleared, Vec::new());
+        }
+        self.over = true;
+    }
+
+    fn tell_end(&mut self) {
         let code = self.state.exit_code;
         self.streams.end(&self.poller, code);
         if let Some(stop) = self.stop.take() {
@@ -96,20 +114,6 @@ impl<J: Jail> Supervisor<J> {
             self.answer_all(&reply, |caller| std::mem::take(&mut caller.stops));
         }
         self.answer_all(&Reply::Exited { code }, |caller| std::mem::take(&mut caller.waits));
-        match self.finisher {
-            Some(number) if self.callers.contains_key(&number) => self.finish_by = Some(Instant::now() + FINISH),
-            _ => clean_up(&self.plan.cleanup),
-        }
-        // Whoever removes the container does so meanwhile.
-        if self.remains.is_some() {
-            let finisher = self.finisher.and_then(|number| self.caller(number)?.pid());
-            finisher.into_iter().for_each(spread);
-        }
-        self.remains = None;
-        if let Some(number) = self.finisher {
-            self.answer(number, &Reply::Cleared, Vec::new());
-        }
-        self.over = true;
     }
 
     /// Tells whether somebody is there who removes the container now. Nobody will read its last state then; without it the

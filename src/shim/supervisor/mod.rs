@@ -128,6 +128,11 @@ impl<J: Jail> Supervisor<J> {
         J::begin(&self.plan.bundle, &self.plan.host, stdio, self.kept.as_ref(), nest)
     }
 
+    /// Whether the engine lays links into the network namespace before the first process runs.
+    pub(super) fn links_follow(&self) -> bool {
+        self.plan.bundle.links_follow
+    }
+
     /// Starts the first process.
     pub(super) fn finish(&mut self, pending: J::Pending) -> Result<i32, Failure> {
         let mut jail = J::finish(pending)?;

@@ -34,6 +34,7 @@ fn script(script: &str) -> Fixture {
         root_readonly: false,
         userns: UserNamespace::Host { because: "test".to_owned() },
         namespaces: Namespaces { net: new(), pid: new(), ipc: new(), uts: new(), cgroup: new(), time: new() },
+        links_follow: true,
         hostname: String::new(),
         domainname: String::new(),
         process: process(script),

@@ -144,7 +144,7 @@ pub fn end_with(parent: Parent<'_>) -> Result<()> {
     if gone { Err(Errno::SRCH) } else { Ok(()) }
 }
 
-/// Lets a process just made begin at once: moves it to another processor than ours, if it may run on one.
+/// Lets a process just made begin at once: moves it to another processor than ours, if it may run on one; 0 moves us.
 ///
 /// Linux often leaves it on its maker's processor, beside an idle one, until the maker waits for something.
 pub fn spread(pid: i32) {
@@ -156,6 +156,21 @@ pub fn spread(pid: i32) {
     if others.count() > 0 && sched_setaffinity(pid, &others).is_ok() {
         let _ = sched_setaffinity(pid, &allowed);
     }
+}
+
+/// Does what wakes a process, which then begins on another processor than ours, if it may run on one: we go on meanwhile.
+pub fn wake_elsewhere<R>(pid: i32, wake: impl FnOnce() -> R) -> R {
+    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
+    let pid = Pid::from_raw(pid);
+    let Ok(allowed) = sched_getaffinity(pid) else { return wake() };
+    let mut others = allowed;
+    others.unset(sched_getcpu());
+    if others.count() == 0 || sched_setaffinity(pid, &others).is_err() {
+        return wake();
+    }
+    let done = wake();
+    let _ = sched_setaffinity(pid, &allowed);
+    done
 }
 
 /// Returns where libc keeps this thread's id, by looking for it: no libc tells. `None` when it is not found.

@@ -90,6 +90,7 @@ impl Box {
             },
             root_readonly: false,
             userns: UserNamespace::Range { base: self.base },
+            links_follow: true,
             namespaces: Namespaces {
                 net: Namespace::New,
                 pid: Namespace::New,
