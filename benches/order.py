@@ -6,8 +6,9 @@
 PROGRAM has its symbols, TRACE is what `step` wrote. Functions that only the command line passes come first, then those it
 shares with the supervisor, then the supervisor's, then those of the processes it makes, then those of a removal alone; within
 each, in the order of time.
-Hashes in names are left open, so that the list outlives changes of compiler and dependencies. A name that many functions
-have then (one generic function for many types) is listed only if at least half of their bytes are passed.
+Hashes in names are left open, so that the list outlives changes of compiler and dependencies. Where many functions have a name
+then (one generic function for many types) and less than half of their bytes are passed, those that are stand there with their
+hashes, as long as these hold.
 """
 
 import bisect
@@ -43,7 +44,7 @@ def main():
         for line in lines:
             process, address = line.split()
             at = bisect.bisect_right(starts, int(address, 16)) - 1
-            if at >= 0 and int(address, 16) < sum(known[at][:2]) and known[at][2].startswith(("_ZN", "_R")):
+            if at >= 0 and int(address, 16) < sum(known[at][:2]):
                 passed[known[at]] = passed.get(known[at], 0) | (1 << min(int(process), 2) if int(process) != REMOVAL else 0)
     total, hot = collections.Counter(), collections.Counter()
     for _, size, name in known:
@@ -51,15 +52,19 @@ def main():
     for _, size, name in passed:
         hot[pattern(name)] += size
     ordered = sorted(passed, key=lambda function: GROUPS.index(passed[function]))
-    names = [name for name in dict.fromkeys(pattern(name) for _, _, name in ordered) if 2 * hot[name] >= total[name]]
-    several = {name for name in names if hot[name] != total[name]}
+    open_or_exact = lambda name: pattern(name) if 2 * hot[pattern(name)] >= total[pattern(name)] else name.replace("$", "?")
+    names = list(dict.fromkeys(open_or_exact(name) for _, _, name in ordered))
+    several = {name for name in names if name in hot and hot[name] != total[name]}
     names.sort(key=lambda name: name in several)
     print("/* Written by benches/order.sh: the functions that a run of a container passes through (see build.rs). */")
     print("SECTIONS\n{\n  .text.run :\n  {")
     for name in names:
         print(f"    *(.text.{name})")
+        # What the C library has in assembly lies in a section without a name, in a file with one.
+        if not name.startswith(("_ZN", "_R")):
+            print(f"    *libc.a:{name}.lo(.text)")
     print("  }\n}\nINSERT BEFORE .text;")
-    kib = sum(total[name] for name in names) >> 10
+    kib = sum(total.get(name, 0) for name in names) >> 10
     print(f"order: {len(names)} names, {kib} KiB; {sum(hot.values()) >> 10} KiB were passed", file=sys.stderr)
 
 

@@ -4,7 +4,7 @@ use super::bundle::{Bundle, UserNamespace};
 use super::cgroup::Cgroups;
 use super::error::{Context, LaunchError};
 use super::init::limit_number;
-use super::mounter::{Mounter, landlock_rules, open_file, outer_flags};
+use super::mounter::{ERROR, FRAME, Mounter, landlock_rules, open_file, outer_flags};
 use super::nest::Nest;
 use super::outside::{end, give_pipes, make, namespace_with_map, open_namespace, write_maps};
 use super::pending::Pending;
@@ -14,7 +14,7 @@ use crate::security::enforced::{Launched, require};
 use crate::security::{self, Enforced, HostFeatures};
 use crate::sys::fault::{self, Point};
 use crate::sys::process::*;
-use crate::sys::socket::{pair, send_frame};
+use crate::sys::socket::{pair, recv_frame, send_frame};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -161,9 +161,20 @@ fn start(
         }
         Err(error) => {
             end(&mounter);
-            Err(error)
+            // It may have failed first, and ours is what followed from that.
+            Err(told(report.as_fd()).unwrap_or(error))
         }
     }
+}
+
+/// Reads what the mounter, which has ended, said of its failure.
+fn told(report: BorrowedFd<'_>) -> Option<LaunchError> {
+    while let Ok(Some((frame, _))) = recv_frame(report, FRAME) {
+        if frame.first() == Some(&ERROR) {
+            return Some(LaunchError::decode(&frame[1..]));
+        }
+    }
+    None
 }
 
 /// Returns the user namespace when it exists before the mounter does.
