@@ -148,14 +148,7 @@ pub fn end_with(parent: Parent<'_>) -> Result<()> {
 ///
 /// Linux often leaves it on its maker's processor, beside an idle one, until the maker waits for something.
 pub fn spread(pid: i32) {
-    use rustix::thread::{sched_getaffinity, sched_getcpu, sched_setaffinity};
-    let pid = Pid::from_raw(pid);
-    let Ok(allowed) = sched_getaffinity(pid) else { return };
-    let mut others = allowed;
-    others.unset(sched_getcpu());
-    if others.count() > 0 && sched_setaffinity(pid, &others).is_ok() {
-        let _ = sched_setaffinity(pid, &allowed);
-    }
+    wake_elsewhere(pid, || ());
 }
 
 /// Does what wakes a process, which then begins on another processor than ours, if it may run on one: we go on meanwhile.
