@@ -20,6 +20,7 @@ mod git_process;
 mod hardening;
 mod images;
 pub mod merge;
+mod nameless;
 mod names;
 mod network;
 pub mod ranges;

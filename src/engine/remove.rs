@@ -1,5 +1,6 @@
 //! Removing containers and what belongs to them, in an order that a cut at any point leaves repairable.
 
+use super::nameless;
 use super::record::{Container, ContainerRecord, NetworkRecord};
 use super::request::NetworkMode;
 use super::stop::{Stopping, groups};
@@ -91,7 +92,7 @@ impl Engine {
         }
         self.release_of(&record)?;
         fault::cut(Point::RemoveReleased);
-        self.erase(&record, volumes || record.request.auto_remove)?;
+        self.erase(&record, volumes || record.request.auto_remove, shim.as_mut())?;
         drop(lock);
         match &mut shim {
             Some(shim) => self.part(id, shim),
@@ -132,10 +133,15 @@ impl Engine {
     /// # Errors
     /// When something cannot be given back.
     pub fn finish(&self, id: &ContainerId) -> Result<(), EngineError> {
-        self.making_room(|| self.finish_now(id))
+        self.finish_with(id, None)
     }
 
-    fn finish_now(&self, id: &ContainerId) -> Result<(), EngineError> {
+    /// As [`Engine::finish`]; the shim is still there.
+    pub(super) fn finish_with(&self, id: &ContainerId, mut shim: Option<&mut Client>) -> Result<(), EngineError> {
+        self.making_room(|| self.finish_now(id, shim.as_deref_mut()))
+    }
+
+    fn finish_now(&self, id: &ContainerId, shim: Option<&mut Client>) -> Result<(), EngineError> {
         let _lock = match FileLock::acquire_dir(&self.paths.container(id)) {
             // A build step, or a container that was removed meanwhile.
             Err(error) if error.is_not_found() => return self.finish_step(id),
@@ -150,7 +156,7 @@ impl Engine {
             other => other?,
         };
         self.release_of(&record)?;
-        if record.request.auto_remove { self.erase(&record, true) } else { Ok(()) }
+        if record.request.auto_remove { self.erase(&record, true, shim) } else { Ok(()) }
     }
 
     /// As [`Engine::release`]; the networks' lock and records are looked at only for a container that can be in one of ours.
@@ -174,9 +180,13 @@ impl Engine {
     }
 
     /// Removes everything of a container that has a record, which goes last: a removal that was cut off can be asked for
-    /// again.
-    fn erase(&self, record: &ContainerRecord, volumes: bool) -> Result<(), EngineError> {
+    /// again. A shim that is there yet gives the blocks back, for which nobody waits then.
+    fn erase(&self, record: &ContainerRecord, volumes: bool, shim: Option<&mut Client>) -> Result<(), EngineError> {
         let id = &record.id;
+        if let Some(shim) = shim {
+            // One that is gone holds nothing.
+            let _ = shim.hold(nameless::soon(&self.paths, id));
+        }
         if record.request.rootfs.is_none() {
             Snapshotter::new(&self.paths).remove(id.as_str())?;
         }
@@ -236,7 +246,7 @@ impl Engine {
     /// Removes what is there of a container, whole or half-made.
     pub(super) fn forget(&self, id: &ContainerId) -> Result<(), EngineError> {
         if let Ok(record) = ContainerRecord::load(&self.paths, id) {
-            self.erase(&record, true)?;
+            self.erase(&record, true, None)?;
             return Ok(Volumes::new(&self.paths).settle(id)?);
         }
         Volumes::new(&self.paths).settle(id)?;

@@ -168,7 +168,7 @@ impl Engine {
     /// # Errors
     /// When something cannot be given back; the shim then tries again in a process of its own.
     pub fn end(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
-        self.finish(id)?;
+        self.finish_with(id, Some(client))?;
         self.part(id, client)
     }
 

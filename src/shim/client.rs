@@ -282,6 +282,14 @@ impl Client {
         })
     }
 
+    /// Hands the shim descriptors to close when it ends.
+    ///
+    /// # Errors
+    /// When the shim is gone.
+    pub fn hold(&mut self, descriptors: Vec<OwnedFd>) -> Result<(), ShimError> {
+        self.send(&Request::Hold, &codec::borrow(&descriptors))
+    }
+
     /// Says that what the container held has been taken down; see [`super::ShimPlan::starter_finishes`].
     ///
     /// # Errors

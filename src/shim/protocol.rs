@@ -72,6 +72,9 @@ pub enum Request {
     Unpause,
     /// Answer with [`Reply::State`].
     State,
+    /// Keep the descriptors open to the end: their names go away, and what is given back with the last descriptor of each
+    /// is waited for by whoever closes it. Not answered.
+    Hold,
     /// The caller that started the container ([`ShimPlan::starter_finishes`]) or stopped it has taken down what it held
     /// outside the shim. Not answered.
     Finished,

@@ -46,6 +46,10 @@ impl<J: Jail> Supervisor<J> {
             Request::Pause => self.freeze(true),
             Request::Unpause => self.freeze(false),
             Request::State => Reply::State(Box::new(self.state.clone())),
+            Request::Hold => {
+                self.held.extend(descriptors);
+                return None;
+            }
             Request::Finished => {
                 self.finished(number);
                 return None;

@@ -67,6 +67,8 @@ pub(super) struct Supervisor<J: Jail> {
     pub(super) finisher: Option<u32>,
     /// Whether that caller removes the container.
     pub(super) removed: bool,
+    /// What is closed at the very end.
+    pub(super) held: Vec<OwnedFd>,
     /// Until when an ended container waits for its finisher.
     finish_by: Option<Instant>,
 }
@@ -113,6 +115,7 @@ impl<J: Jail> Supervisor<J> {
             over: false,
             finisher: None,
             removed: false,
+            held: Vec::new(),
             finish_by: None,
         })
     }
