@@ -28,6 +28,22 @@ fn a_signal_that_kills_gives_128_and_its_number() {
 }
 
 #[test]
+fn what_it_is_given_to_hold_a_shim_closes_when_it_ends() {
+    let fixture = script("sleep 100");
+    let mut client = fixture.start();
+    let (mut reader, held) = pipe();
+    rustix::io::ioctl_fionbio(&reader, true).unwrap();
+    client.hold(vec![held]).unwrap();
+    assert_eq!(client.state().unwrap().status, Status::Running, "the next question is answered");
+    let open =
+        |reader: &mut std::fs::File| reader.read(&mut [0]).is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(open(&mut reader));
+    client.signal(9).unwrap();
+    assert_eq!(client.wait().unwrap(), 137);
+    eventually("the last descriptor is closed", || !open(&mut reader));
+}
+
+#[test]
 fn a_program_that_cannot_start_says_why() {
     for (program, kind, code) in
         [("/no/such", FailureKind::NotFound, 127), ("/etc/passwd", FailureKind::NotExecutable, 126)]
