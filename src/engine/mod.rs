@@ -47,6 +47,7 @@ pub use credentials::{CredentialError, Keeper, Logins};
 pub use error::EngineError;
 pub use exec::ExecRequest;
 pub use registry::{Attention, Fetch};
+pub use remove::Parting;
 pub use start::{AttachRequest, Launcher, Started};
 pub use stop::Stopping;
 pub use volumes::VolumeEntry;

@@ -26,12 +26,29 @@ const DYING: Duration = Duration::from_secs(2);
 /// Beginning of the name of a container's directory that is being removed.
 pub(super) const GONE: &str = ".gone-";
 
+/// A container that has been removed, whose shim is still there; it ends when this is dropped.
+///
+/// As it ends the kernel writes the container's file system back, which locks what the next removal has to change: whoever
+/// removes several keeps these until all are gone.
+#[derive(Debug)]
+#[must_use = "its shim ends when this is dropped"]
+pub struct Parting(Option<Client>);
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        if let Some(client) = &mut self.0 {
+            // It has waited long enough, or was killed; there is nothing left to say.
+            let _ = client.finished();
+        }
+    }
+}
+
 impl Engine {
     /// Removes a container; with `force` a running one is killed first, with `volumes` its anonymous volumes go too.
     ///
     /// # Errors
     /// [`EngineError::Running`] without `force`.
-    pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<(), EngineError> {
+    pub fn remove(&self, id: &ContainerId, force: bool, volumes: bool) -> Result<Parting, EngineError> {
         self.making_room(|| self.remove_now(id, volumes, || self.stopped(id, force)))
     }
 
@@ -45,7 +62,7 @@ impl Engine {
     ///
     /// # Errors
     /// When something of it cannot be removed.
-    pub fn end_removal(&self, id: &ContainerId, begun: Stopping, volumes: bool) -> Result<(), EngineError> {
+    pub fn end_removal(&self, id: &ContainerId, begun: Stopping, volumes: bool) -> Result<Parting, EngineError> {
         let mut begun = Some(begun);
         self.making_room(|| {
             self.remove_now(id, volumes, || match begun.take() {
@@ -71,12 +88,12 @@ impl Engine {
         id: &ContainerId,
         volumes: bool,
         mut stopped: impl FnMut() -> Result<(ContainerRecord, Option<Client>), EngineError>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Parting, EngineError> {
         let (mut record, mut shim) = stopped()?;
         let lock = loop {
             let lock = match FileLock::acquire_dir(&self.paths.container(id)) {
                 // The shim's own clean-up was quicker.
-                Err(error) if error.is_not_found() && record.request.auto_remove => return Ok(()),
+                Err(error) if error.is_not_found() && record.request.auto_remove => return Ok(Parting(None)),
                 Err(error) if error.is_not_found() => return Err(EngineError::NoContainer(id.to_string())),
                 other => other?,
             };
@@ -88,24 +105,31 @@ impl Engine {
             (record, shim) = stopped()?;
         };
         if !self.paths.container(id).exists() {
-            return if record.request.auto_remove { Ok(()) } else { Err(EngineError::NoContainer(id.to_string())) };
+            let gone = || EngineError::NoContainer(id.to_string());
+            return if record.request.auto_remove { Ok(Parting(shim)) } else { Err(gone()) };
         }
         self.release_of(&record)?;
         fault::cut(Point::RemoveReleased);
         self.erase(&record, volumes || record.request.auto_remove, shim.as_mut())?;
         drop(lock);
-        match &mut shim {
-            Some(shim) => self.part(id, shim),
-            None => Ok(()),
+        if let Some(shim) = &mut shim {
+            self.cleared(id, shim)?;
         }
+        Ok(Parting(shim))
     }
 
-    /// Parts from the shim of a container that has ended, after what the container held was taken down.
-    pub(super) fn part(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
+    /// Waits until the shim of a removed container has removed its control groups.
+    fn cleared(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
         if client.cleared().is_err() && !self.paths.container(id).exists() {
             // It was killed before it had removed the control groups, and no later start will meet them.
             sweep(&groups(id))?;
         }
+        Ok(())
+    }
+
+    /// Parts from the shim of a container that has ended, after what the container held was taken down.
+    pub(super) fn part(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
+        self.cleared(id, client)?;
         match client.finished() {
             // It has waited long enough, or was killed; there is nothing left to say.
             Err(ShimError::Codec(_)) | Ok(()) => Ok(()),

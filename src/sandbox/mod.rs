@@ -38,6 +38,6 @@ pub use launch::{Kept, Launch};
 pub use nest::Nest;
 pub use pending::Pending;
 pub use plan::{CloneIds, Kind, LaunchPlan, Outside, PlanError, Step, UserPlan, plan};
-pub use running::{Added, EmptyGroups, Running};
+pub use running::{Added, EmptyGroups, Mounted, Running};
 pub use user::{Account, IDS};
 pub use view::{view, writable_view};

@@ -168,24 +168,38 @@ impl Running {
         self.cgroups.oom_killed()
     }
 
-    /// Ends the keeper and every other process, after the first one was reaped; returns the namespaces for a restart, and
-    /// the control groups, which are removed when they are dropped.
+    /// Ends every process, after the first one was reaped; returns the namespaces for a restart, the control groups, which are
+    /// removed when they are dropped, and the keeper, if it may stay longer than these.
     ///
     /// With the keeper goes the mount of the root, for which the kernel writes the container's files to the disk (10 ms and
-    /// more). Only a `patient` caller waits for that, and reaps the keeper; it must be one if the root is used again.
-    pub fn destroy(self, patient: bool) -> (Kept, EmptyGroups) {
-        let _ = send_frame(self.socket.as_fd(), &[END], &[]);
-        let _ = pidfd_kill(self.keeper.pidfd.as_fd(), libc::SIGKILL);
-        // It takes the mounts down as it ends, which may go on beside the removal of groups that do not hold it.
-        let held = self.cgroups.hold_the_keeper();
+    /// more). A `patient` caller waits for that; it must be one if the root is used again.
+    pub fn destroy(self, patient: bool) -> (Kept, EmptyGroups, Option<Mounted>) {
+        let (held, pid) = (self.cgroups.hold_the_keeper(), self.keeper.pid);
+        let stays = !patient && !held;
+        let mounted = Some(Mounted { keeper: self.keeper, socket: self.socket }).filter(|_| stays);
         if held {
-            let _ = wait_exit(self.keeper.pid);
+            let _ = wait_exit(pid);
         }
         let _ = self.cgroups.kill_all();
-        if !held && patient {
-            let _ = wait_exit(self.keeper.pid);
+        // It has taken the mounts down meanwhile.
+        if patient && !held {
+            let _ = wait_exit(pid);
         }
-        (self.kept, EmptyGroups(self.cgroups))
+        (self.kept, EmptyGroups(self.cgroups), mounted)
+    }
+}
+
+/// A keeper without a container, which has its root mounted; dropping this ends it, and waits for nothing.
+#[derive(Debug)]
+pub struct Mounted {
+    keeper: Child,
+    socket: OwnedFd,
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = send_frame(self.socket.as_fd(), &[END], &[]);
+        let _ = pidfd_kill(self.keeper.pidfd.as_fd(), libc::SIGKILL);
     }
 }
 

@@ -25,6 +25,8 @@ pub(super) trait Jail: Sized {
     type Kept;
     /// What is left of a run without any process; dropping it takes it down.
     type Remains;
+    /// What has the files mounted when everything else of a run is gone; dropping it lets go of them.
+    type Files;
     /// What can be made before the plan of a launch is known.
     type Nest;
 
@@ -59,6 +61,6 @@ pub(super) trait Jail: Sized {
     /// What is enforced.
     fn enforced(&self) -> Option<Enforced>;
     /// Ends every process; returns what a restart uses again, and what is left to take down. The first process is reaped
-    /// already. Only when `patient` it waits until the files are let go of too.
-    fn destroy(self, patient: bool) -> (Self::Kept, Self::Remains);
+    /// already. When `patient` it waits until the files are let go of too.
+    fn destroy(self, patient: bool) -> (Self::Kept, Self::Remains, Option<Self::Files>);
 }

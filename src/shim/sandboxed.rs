@@ -5,7 +5,7 @@ use super::jail::{Added, Jail, Stdio};
 use super::protocol::{Failure, FailureKind};
 use super::seed::{Seed, role_with};
 use crate::sandbox::{
-    Bundle, EmptyGroups, Kept, Launch, LaunchError, LaunchErrorKind, Nest, Pending, Process, Running,
+    Bundle, EmptyGroups, Kept, Launch, LaunchError, LaunchErrorKind, Mounted, Nest, Pending, Process, Running,
 };
 use crate::security::{Enforced, HostFeatures};
 use rustix::fd::{BorrowedFd, OwnedFd};
@@ -26,6 +26,7 @@ impl Jail for Running {
     type Kept = Kept;
     type Nest = Nest;
     type Remains = EmptyGroups;
+    type Files = Mounted;
 
     fn nest() -> Option<Nest> {
         Nest::make()
@@ -82,7 +83,7 @@ impl Jail for Running {
         Some(self.enforced.clone())
     }
 
-    fn destroy(self, patient: bool) -> (Kept, EmptyGroups) {
+    fn destroy(self, patient: bool) -> (Kept, EmptyGroups, Option<Mounted>) {
         Self::destroy(self, patient)
     }
 }

@@ -232,7 +232,7 @@ pub(super) fn prune(context: &Context<'_>, parsed: Parsed) -> Outcome {
     let code = each(&ids, |name| {
         let id = engine.find(name)?;
         let size = Snapshotter::new(&engine.paths).usage(id.as_str()).unwrap_or(0);
-        engine.remove(&id, false, false)?;
+        drop(engine.remove(&id, false, false)?);
         freed += size;
         Ok(out(format!("{name}\n"))?)
     })?;

@@ -4,7 +4,7 @@ use crate::base::ContainerId;
 use crate::cli::context::{Context, each, out, talk};
 use crate::cli::error::Outcome;
 use crate::cli::flags::{Flags, Parsed, switch};
-use crate::engine::{Engine, EngineError, Stopping};
+use crate::engine::{Engine, EngineError, Parting, Stopping};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::iter::Enumerate;
 use std::sync::{Mutex, PoisonError, mpsc};
@@ -39,6 +39,8 @@ struct Queue<'a> {
 impl Queue<'_> {
     /// Most that die at one time: each holds a connection.
     const MOST: usize = 16;
+    /// Most whose shims wait for the end of all: each holds a connection, and the files of one that has ended.
+    const PARTING: usize = 256;
     /// Most that are removed at one time. Much of a removal is waiting, for the disk and for the supervisor.
     const AT_ONCE: usize = 4;
 
@@ -72,7 +74,7 @@ pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
         begun: VecDeque::new(),
     });
     // A place without a result is looked at later.
-    let next = || -> Option<(usize, Option<Result<(), EngineError>>)> {
+    let next = || -> Option<(usize, Option<Result<Parting, EngineError>>)> {
         let (place, turn) = queue.lock().unwrap_or_else(PoisonError::into_inner).next()?;
         let removed = match turn {
             Turn::Dying(id, begun) => Some(engine.end_removal(&id, begun, volumes)),
@@ -91,7 +93,7 @@ pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
             });
         }
         drop(sender);
-        let mut done = BTreeMap::new();
+        let (mut done, mut parting) = (BTreeMap::new(), Vec::new());
         let mut places = 0..;
         // Told in the order of the command line.
         each(names, |name| {
@@ -107,7 +109,10 @@ pub(super) fn rm(context: &Context<'_>, parsed: Parsed) -> Outcome {
                 // What is not there is removed already; Docker says so and goes on.
                 Err(error @ EngineError::NoContainer(_)) if force => talk(format!("{error}\n")),
                 other => {
-                    other?;
+                    if parting.len() == Queue::PARTING {
+                        parting.clear();
+                    }
+                    parting.push(other?);
                     out(format!("{name}\n"))?;
                 }
             }

@@ -53,8 +53,10 @@ impl<J: Jail> Supervisor<J> {
         if let Some(jail) = self.jail.take() {
             let forgotten = self.is_forgotten();
             self.state.oom_killed = !forgotten && jail.oom_killed();
-            let (kept, remains) = jail.destroy(!forgotten);
+            let (kept, remains, files) = jail.destroy(!forgotten);
             (self.kept, self.remains) = (Some(kept), Some(remains));
+            // While the kernel writes back what was written to them it locks what a removal has to change.
+            self.files = files.filter(|_| self.removed);
         }
         self.streams.drain(&self.poller);
         self.prober = None;

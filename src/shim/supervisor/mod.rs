@@ -61,6 +61,8 @@ pub(super) struct Supervisor<J: Jail> {
     ending: Option<Instant>,
     /// What an ended run has left besides what a restart uses.
     remains: Option<J::Remains>,
+    /// The files of one that is being removed, which go when that is done.
+    files: Option<J::Files>,
     /// Whether the final state is written and only slow readers remain.
     over: bool,
     /// The caller that takes down what the container held, as long as it is there.
@@ -112,6 +114,7 @@ impl<J: Jail> Supervisor<J> {
             kept: None,
             ending: None,
             remains: None,
+            files: None,
             over: false,
             finisher: None,
             removed: false,

@@ -63,6 +63,7 @@ impl Jail for PlainJail {
     type Kept = ();
     type Nest = ();
     type Remains = ();
+    type Files = ();
 
     fn nest() -> Option<()> {
         None
@@ -119,13 +120,13 @@ impl Jail for PlainJail {
         None
     }
 
-    fn destroy(self, _: bool) -> ((), ()) {
+    fn destroy(self, _: bool) -> ((), (), Option<()>) {
         // What a pid namespace would do with the rest.
         let children =
             std::fs::read_to_string(format!("/proc/self/task/{}/children", std::process::id())).unwrap_or_default();
         for pid in children.split_whitespace().filter_map(|pid| Pid::from_raw(pid.parse().ok()?)) {
             let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
-        ((), ())
+        ((), (), None)
     }
 }
