@@ -10,7 +10,7 @@ use super::request::NetworkMode;
 use super::{Attention, Engine, EngineError};
 use crate::base::Digest;
 use crate::config::Registries;
-use crate::image::registry::{Client, Credential, Credentials, Download, Validators, Wanted};
+use crate::image::registry::{Client, Credential, Credentials, Download, Progress, Validators, Wanted};
 use crate::image::{Extracted, Images};
 use crate::step::{Material, Moved, Remote, RemoteFile, RemoteWish, Repository};
 use crate::store::{Durability, StoreError, read_json, write_json};
@@ -71,12 +71,12 @@ impl Engine {
         &self,
         address: &str,
         attention: Attention<'_>,
-        moved: Moved<'_>,
+        progress: Progress<'_>,
     ) -> Result<Fetched, EngineError> {
         let client = self.plain_client(attention)?;
         let images = Images::open(&self.paths)?;
         let manner = Manner { own: true, ..Manner::default() };
-        let fetched = fetch(&client, &images, (address, "file"), manner, moved)?;
+        let fetched = fetch(&client, &images, (address, "file"), manner, progress)?;
         fetched.ok_or_else(|| EngineError::RemoteChanged(address.to_owned()))
     }
 
@@ -93,7 +93,7 @@ fn fetch(
     images: &Images,
     (address, name): (&str, &str),
     manner: Manner<'_>,
-    moved: Moved<'_>,
+    progress: Progress<'_>,
 ) -> Result<Option<Fetched>, EngineError> {
     let place = images.workspace()?;
     let path = place.path().join(name);
@@ -102,7 +102,7 @@ fn fetch(
     let mut file = File::from(file.map_err(|errno| StoreError::io("create", &path)(errno.into()))?);
     let Manner { expected, known, own } = manner;
     let wanted = Wanted { address, known, expected, most: MOST, own };
-    let Some(download) = client.download(&wanted, &mut file, moved).map_err(failed)? else { return Ok(None) };
+    let Some(download) = client.download(&wanted, &mut file, progress).map_err(failed)? else { return Ok(None) };
     // *Dockerfile reference "ADD"*: mode 600, and the time the server says; without one it is 1970, as in BuildKit.
     let time = Timespec { tv_sec: download.modified.unwrap_or(0), tv_nsec: 0 };
     fchmod(&file, Mode::from_raw_mode(0o600))
@@ -195,7 +195,8 @@ impl Builder<'_> {
         // A Dockerfile may come from anywhere: what it names does not lead back here unless it says so itself, or the build
         // has the host's network.
         let own = self.options.network == NetworkMode::Host;
-        fetch(&client, &self.images, (&file.address, &file.name), Manner { own, ..manner }, moved)
+        let (named, manner) = ((file.address.as_str(), file.name.as_str()), Manner { own, ..manner });
+        fetch(&client, &self.images, named, manner, &mut |bytes, of| moved(bytes, of))
     }
 
     fn served(&self, address: &str) -> PathBuf {

@@ -60,8 +60,8 @@ pub struct Remote<V> {
     pub files: Option<V>,
 }
 
-/// How far a transfer is: bytes that are here, and all there will be where that is known.
-pub type Moved<'m> = &'m mut dyn FnMut(u64, Option<u64>);
+/// Told how far a transfer is: bytes that are here, and all there will be where that is known.
+pub type Moved<'m> = &'m (dyn Fn(u64, Option<u64>) + Sync);
 
 /// Why an address is none of a place that can be fetched from.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

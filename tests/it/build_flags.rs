@@ -252,6 +252,16 @@ fn stages_without_cache_progress_for_programs_and_the_tree_of_layers() {
 }
 
 #[test]
+fn a_large_copy_says_how_far_it_is() {
+    requires!(root);
+    let large = "x".repeat(9 << 20);
+    let world = app("FROM scratch\nCOPY large /\nCOPY small /\n", &[("large", &large), ("small", "y")]);
+    let plain = world.bulkhead(&["build", "--progress", "plain", "app"]).code(0);
+    let told: Vec<&str> = plain.stderr.lines().filter(|line| line.contains(" / ")).collect();
+    assert!(told.len() == 1 && told[0].ends_with(" 9.44MB / 9.44MB"), "{}", plain.stderr);
+}
+
+#[test]
 fn a_repository_is_a_context() {
     requires!(root, program "git");
     let world = World::new();

@@ -1,5 +1,6 @@
 //! What is in a file: its bytes and the attributes that come along.
 
+use super::progress::Progress;
 use rustix::fs::{XattrFlags, copy_file_range, fgetxattr, flistxattr, fsetxattr};
 use rustix::io::Errno;
 use std::fs::File;
@@ -8,6 +9,8 @@ use std::os::fd::OwnedFd;
 
 /// Files of at most so many bytes are copied through memory.
 const SMALL: u64 = 256 << 10;
+/// Bytes of a larger one that are copied before that is told.
+const PART: u64 = 8 << 20;
 
 /// Copies a file of at most [`SMALL`] bytes: one read and one write, where asking the kernel to copy costs more calls than
 /// that and is refused anyway between a directory and an overlay.
@@ -34,24 +37,30 @@ fn copy_small(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
 }
 
 /// Copies inside the kernel where it can, else through a buffer.
-pub(super) fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64) -> io::Result<()> {
+pub(super) fn copy_content(source: &OwnedFd, target: &OwnedFd, size: u64, progress: &Progress<'_>) -> io::Result<()> {
     if size <= SMALL {
-        return copy_small(source, target, size);
+        copy_small(source, target, size)?;
+        progress.add(size);
+        return Ok(());
     }
+    let shorter = || io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter");
     let mut left = size;
     while left > 0 {
-        match copy_file_range(source, None, target, None, usize::try_from(left).unwrap_or(usize::MAX).min(1 << 30)) {
-            Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter")),
-            Ok(n) => left -= n as u64,
+        let part = left.min(PART);
+        match copy_file_range(source, None, target, None, part as usize) {
+            Ok(0) => return Err(shorter()),
+            Ok(n) => {
+                left -= n as u64;
+                progress.add(n as u64);
+            }
             Err(Errno::INTR) => {}
             Err(Errno::XDEV | Errno::NOSYS | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
                 let (source, target) = (rustix::io::dup(source)?, rustix::io::dup(target)?);
-                let copied = io::copy(&mut File::from(source).take(left), &mut File::from(target))?;
-                return if copied == left {
-                    Ok(())
-                } else {
-                    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the source became shorter"))
-                };
+                if io::copy(&mut File::from(source).take(part), &mut File::from(target))? != part {
+                    return Err(shorter());
+                }
+                left -= part;
+                progress.add(part);
             }
             Err(errno) => return Err(errno.into()),
         }

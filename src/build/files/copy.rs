@@ -1,8 +1,9 @@
 //! Writing into a step's tree.
 
 use super::content::{copy_attributes, copy_content};
-use super::side::side_by_side;
-use super::source::{Entry, Kind, Picked, SourceError, open_entry};
+use super::entry::{Entry, Kind, Picked, SourceError, open_entry};
+use super::progress::Progress;
+use super::side::{side_by_side, workers};
 use super::{ModeChange, Owner, canonical, open, stat};
 use crate::build::glob::clean;
 use rustix::fs::{
@@ -41,18 +42,6 @@ pub enum CopyError {
         #[source]
         source: io::Error,
     },
-}
-
-/// Bytes and files from which on several threads write: below, making them takes longer than it saves.
-const SEVERAL: (u64, usize) = (8 << 20, 200);
-/// Most threads. Files that are not in memory are waited for, so that more of them help than there are processors.
-const MOST_WORKERS: usize = 4;
-
-/// How many threads write files beside the one that makes their directories.
-fn workers(entries: &[Entry]) -> usize {
-    let bytes: u64 = entries.iter().map(|entry| if entry.kind == Kind::File { entry.stamp.size } else { 0 }).sum();
-    let many = entries.len() > 1 && (bytes >= SEVERAL.0 || entries.len() >= SEVERAL.1);
-    if many { MOST_WORKERS } else { 0 }
 }
 
 fn failed(path: &Path) -> impl FnOnce(Errno) -> CopyError + use<> {
@@ -212,15 +201,23 @@ impl Destination<'_> {
             .map_err(failed(place.path))
     }
 
-    /// Copies one source: a file to its place, or the content of a directory (*Dockerfile reference "COPY"*).
+    /// Copies one source: a file to its place, or the content of a directory (*Dockerfile reference "COPY"*). `progress` is
+    /// told of what it holds.
     ///
     /// # Errors
     /// When something of another kind is in the way, a source changed, or the system refuses.
-    pub fn copy(&self, from: BorrowedFd<'_>, picked: &Picked, path: &str, several: bool) -> Result<(), CopyError> {
+    pub fn copy(
+        &self,
+        from: BorrowedFd<'_>,
+        picked: &Picked,
+        path: &str,
+        several: bool,
+        progress: &Progress<'_>,
+    ) -> Result<(), CopyError> {
         let Some((first, rest)) = picked.entries.split_first() else { return Ok(()) };
         if !picked.is_directory() {
             let found = self.place(path, &picked.name, several)?;
-            return self.put(from, &picked.base, first, &found.place());
+            return self.put(from, &picked.base, first, &found.place(), progress);
         }
         let resolved = self.resolve(path)?;
         // The directory that content goes to is made as those above it are, whatever the source's own was (BuildKit, buildah).
@@ -231,9 +228,11 @@ impl Destination<'_> {
         }
         let one = |(entry, directory): (&Entry, Arc<OwnedFd>)| {
             let (name, path) = (entry.path.file_name().unwrap_or_default(), resolved.join(&entry.path));
-            self.put(from, &picked.base, entry, &Place { directory: directory.as_fd(), name, path: &path })
+            let place = Place { directory: directory.as_fd(), name, path: &path };
+            self.put(from, &picked.base, entry, &place, progress)
         };
         let mut parent: Option<(PathBuf, Arc<OwnedFd>)> = None;
+        // Beside the one that makes their directories.
         side_by_side(workers(rest), one, |give| {
             for entry in rest {
                 let above = entry.path.parent().unwrap_or(Path::new(""));
@@ -307,14 +306,21 @@ impl Destination<'_> {
     }
 
     /// Writes one file, link or pipe, in the place of what is there.
-    fn put(&self, from: BorrowedFd<'_>, base: &Path, entry: &Entry, place: &Place<'_>) -> Result<(), CopyError> {
+    fn put(
+        &self,
+        from: BorrowedFd<'_>,
+        base: &Path,
+        entry: &Entry,
+        place: &Place<'_>,
+        progress: &Progress<'_>,
+    ) -> Result<(), CopyError> {
         let owner = self.options.owner(entry);
         let fail = || failed(place.path);
         match &entry.kind {
             Kind::File => {
                 let source = open_entry(from, base, entry)?;
                 let file = create(*place)?;
-                copy_content(&source, &file, entry.stamp.size)
+                copy_content(&source, &file, entry.stamp.size, progress)
                     .map_err(|source| CopyError::Io { path: place.path.to_owned(), source })?;
                 give(&file, owner).and_then(|()| fchmod(&file, self.options.mode(entry))).map_err(fail())?;
                 if self.options.keep {

@@ -1,13 +1,15 @@
 //! What a `COPY` reads, as one digest: the part of its key that the context decides.
 
 use super::content::attributes;
-use super::source::{Entry, Kind, Picked, SourceError, open_entry};
+use super::entry::{Entry, Kind, Picked, SourceError, open_entry};
+use super::side::{side_by_side, workers};
 use super::stat_cache::StatCache;
 use crate::base::{Digest, Sha256};
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::OnceLock;
 
 /// What sources hold, as the key of a step has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +30,7 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
         all.update(&(bytes.len() as u64).to_le_bytes());
         all.update(bytes);
     };
+    let mut digests = contents(root, picked, cache)?.into_iter();
     let mut prints = Vec::with_capacity(picked.iter().map(|source| source.entries.len()).sum());
     for source in picked {
         field(b"source");
@@ -69,13 +72,9 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
                 Kind::File => {
                     field(b"file");
                     field(&entry.stamp.size.to_le_bytes());
-                    let digest = match cache.get(&entry.stamp) {
-                        Some(digest) => digest,
-                        None => {
-                            let digest = hash(root, &source.base, entry)?;
-                            cache.put(entry.stamp, digest.clone());
-                            digest
-                        }
+                    // There is one for each.
+                    let Some(digest) = digests.next() else {
+                        return Err(SourceError::Changed(source.base.join(&entry.path)));
                     };
                     field(digest.hex().as_bytes());
                     print ^= short(&digest);
@@ -90,6 +89,35 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
         }
     }
     Ok(Content { digest: all.finish(), prints })
+}
+
+/// A file and what is in it, as far as that is known.
+struct Hashed<'f> {
+    base: &'f Path,
+    entry: &'f Entry,
+    digest: OnceLock<Digest>,
+}
+
+/// Digests of all files, in their order: those that are not known, by several threads.
+fn contents(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Result<Vec<Digest>, SourceError> {
+    let entries = picked.iter().flat_map(|source| source.entries.iter().map(|entry| (&*source.base, entry)));
+    let files: Vec<Hashed<'_>> = entries
+        .filter(|(_, entry)| entry.kind == Kind::File)
+        .map(|(base, entry)| Hashed { base, entry, digest: known(cache.get(&entry.stamp)) })
+        .collect();
+    let unknown = || files.iter().filter(|file| file.digest.get().is_none());
+    let work = |file: &Hashed<'_>| -> Result<(), SourceError> {
+        let digest = hash(root, file.base, file.entry)?;
+        cache.put(file.entry.stamp, digest.clone());
+        file.digest.get_or_init(|| digest);
+        Ok(())
+    };
+    side_by_side(workers(unknown().map(|file| file.entry)), work, |give| unknown().try_for_each(give))?;
+    Ok(files.into_iter().filter_map(|file| file.digest.into_inner()).collect())
+}
+
+fn known(digest: Option<Digest>) -> OnceLock<Digest> {
+    digest.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// The extended attributes of a file that come along, as text that tells them apart.

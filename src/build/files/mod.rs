@@ -6,8 +6,10 @@
 mod content;
 mod copy;
 mod digest;
+mod entry;
 mod mode;
 mod owner;
+mod progress;
 mod side;
 mod source;
 mod stat_cache;
@@ -16,9 +18,11 @@ mod tests;
 
 pub use copy::{CopyError, CopyOptions, Destination};
 pub use digest::{Content, digest};
+pub use entry::{Entry, Kind, Picked, SourceError};
 pub use mode::{ModeChange, ModeError};
 pub use owner::{Owner, OwnerError, resolve_owner};
-pub use source::{Entry, Kind, Picked, Source, SourceError};
+pub use progress::Progress;
+pub use source::Source;
 pub use stat_cache::{Stamp, StatCache};
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, openat2, readlinkat, statat};

@@ -1,11 +1,26 @@
 //! The same work on many things, by several threads.
 
+use super::Entry;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::sync_channel;
 
 /// Things that wait for each thread at most.
 const WAITING: usize = 16;
+/// Bytes and files from which on several threads read or write: below, making them takes longer than it saves.
+const SEVERAL: (u64, usize) = (8 << 20, 200);
+/// Most threads. Files that are not in memory are waited for, so that more of them help than there are processors.
+const MOST_WORKERS: usize = 4;
+
+/// How many threads are worth their making for some files.
+pub(super) fn workers<'e>(entries: impl IntoIterator<Item = &'e Entry>) -> usize {
+    let (mut bytes, mut count) = (0, 0);
+    for entry in entries {
+        bytes += entry.bytes();
+        count += 1;
+    }
+    if count > 1 && (bytes >= SEVERAL.0 || count >= SEVERAL.1) { MOST_WORKERS } else { 0 }
+}
 
 /// Has `work` done on everything that `produce` gives, by so many threads, or at once where that is none; ends when all is
 /// done.

@@ -63,7 +63,7 @@ fn copy(
     }
     let destination = Destination { root: target.as_fd(), options: CopyOptions::default() };
     for one in &picked {
-        destination.copy(source.as_fd(), one, path, picked.len() > 1)?;
+        destination.copy(source.as_fd(), one, path, picked.len() > 1, &Progress::untold())?;
     }
     Ok(())
 }
@@ -206,6 +206,24 @@ fn the_digest_tells_content_modes_and_names_but_not_times() {
     assert_eq!(first, tell("."));
     fs::rename(context.path().join("d"), context.path().join("e")).unwrap();
     assert_ne!(first, tell("."), "names do");
+}
+
+#[test]
+fn files_that_several_threads_read_keep_their_places() {
+    let files: Vec<(String, String)> = (0..500).map(|n| (format!("d{}/{n}", n % 7), format!("content {n}"))).collect();
+    let context = tree(&files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect::<Vec<_>>());
+    let file = root(&context);
+    let source = Source { root: file.as_fd(), ignore: None, exclude: None };
+    let of = |picked: &[Picked]| digest(file.as_fd(), picked, &StatCache::default(), false).unwrap();
+    let whole = source.pick(".").unwrap();
+    let prints = of(&whole).prints;
+    assert_eq!(prints.len(), 500 + 7 + 1);
+    for (entry, print) in whole[0].entries.iter().zip(prints) {
+        if entry.kind == Kind::File {
+            let alone = source.pick(&entry.path.to_string_lossy()).unwrap();
+            assert_eq!(of(&alone).prints, [print], "{:?}", entry.path);
+        }
+    }
 }
 
 #[test]

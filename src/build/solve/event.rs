@@ -56,7 +56,7 @@ pub enum BuildEvent<'a> {
         /// Bytes, not cut at lines.
         bytes: &'a [u8],
     },
-    /// Bytes were fetched for it.
+    /// Bytes were fetched or copied for it.
     Moved {
         /// Step.
         id: u32,

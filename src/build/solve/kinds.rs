@@ -84,9 +84,9 @@ impl<'v, H: BuildHost> BuildStep<View<'v, H>, Outcome<H>> for &CopyPlan {
                 step::copy_context(view.host, source, view.sources, self, view.chain, view.moved)
             }
             CopyFrom::Stage(stage) => {
-                step::copy_layers(view.host, &(view.stages)(*stage), view.sources, self, view.chain)
+                step::copy_layers(view.host, &(view.stages)(*stage), view.sources, self, view.chain, view.moved)
             }
-            CopyFrom::Image(from) => step::copy_layers(view.host, from, view.sources, self, view.chain),
+            CopyFrom::Image(from) => step::copy_layers(view.host, from, view.sources, self, view.chain, view.moved),
         };
         layer.map(Some)
     }

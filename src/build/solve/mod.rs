@@ -8,8 +8,10 @@
 mod error;
 mod event;
 mod explain;
+mod key;
 mod kinds;
 mod mounts;
+mod record;
 mod schedule;
 mod step;
 #[cfg(test)]

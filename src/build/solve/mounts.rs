@@ -3,7 +3,7 @@
 use super::StepError;
 use crate::base::Digest;
 use crate::build::context::Context;
-use crate::build::files::{CopyOptions, Destination, Picked, Source};
+use crate::build::files::{CopyOptions, Destination, Picked, Progress, Source};
 use crate::build::graph::{CopyFrom, MountFrom, PlannedMount};
 use crate::step::{BuildHost, CacheTree, CacheWish, StepMount, StepSource, Tree};
 use std::os::fd::BorrowedFd;
@@ -97,7 +97,7 @@ fn copy_one<E: std::error::Error + Send + Sync>(
     let target = Destination { root, options: CopyOptions { keep, ..CopyOptions::default() } };
     let mut name = "/".to_owned();
     for source in picked {
-        target.copy(from, source, "/", false)?;
+        target.copy(from, source, "/", false, &Progress::untold())?;
         if !source.is_directory() {
             name = format!("/{}", source.name.to_string_lossy());
         }

@@ -6,7 +6,7 @@ use crate::base::Digest;
 use crate::build::cache::BuildCache;
 use crate::build::context::Context;
 use crate::build::files::{
-    Content, CopyOptions, Destination, Entry, Picked, Source, SourceError, StatCache, digest, resolve_owner,
+    Content, CopyOptions, Destination, Entry, Picked, Progress, Source, SourceError, StatCache, digest, resolve_owner,
 };
 use crate::build::glob::clean;
 use crate::build::graph::{CopyPlan, PlannedSource, RunPlan};
@@ -184,7 +184,7 @@ pub(super) fn look<H: BuildHost>(
     moved: Moved<'_>,
 ) -> Result<Vec<Place<H::View>>, StepError<H::Error>> {
     let look = |wish: RemoteWish| {
-        let found = host.look(&wish, &mut *moved).map_err(StepError::Host)?;
+        let found = host.look(&wish, moved).map_err(StepError::Host)?;
         Ok((wish, found))
     };
     wishes.into_iter().map(look).collect()
@@ -225,6 +225,30 @@ pub(super) fn layer_sources<H: BuildHost>(
     Ok(Sources { picked, content, remotes: Vec::new(), layers: Some(view), known: true })
 }
 
+/// Tells what a bind mount of a stage shows a `RUN`: the files at its path, or, where that is all of them, the stack. A path that
+/// leads nowhere is told by whoever mounts it.
+pub(super) fn mounted<H: BuildHost>(
+    host: &H,
+    cache: &BuildCache,
+    from: &[Digest],
+    path: &str,
+) -> Result<Option<Digest>, StepError<H::Error>> {
+    let stack = from.last().cloned();
+    if clean(path).is_empty() {
+        return Ok(stack);
+    }
+    let of = Digest::of(serde_json::json!([2, stack, path]).to_string().as_bytes());
+    if let Some(sum) = cache.sum(&of) {
+        return Ok(Some(sum));
+    }
+    let view = host.view(from).map_err(StepError::Host)?;
+    let root = view.root().map_err(StepError::Tree)?;
+    let Ok(picked) = (Source { root, ignore: None, exclude: None }).exactly(path) else { return Ok(stack) };
+    let content = digest(root, &picked, &StatCache::default(), true)?;
+    cache.keep_sum(&of, &content.digest);
+    Ok(Some(content.digest))
+}
+
 /// `COPY --from` a stage or an image, as far as it was looked at.
 pub(super) fn copy_layers<H: BuildHost>(
     host: &H,
@@ -232,16 +256,17 @@ pub(super) fn copy_layers<H: BuildHost>(
     sources: &Sources<H::View>,
     plan: &CopyPlan,
     chain: &[Digest],
+    moved: Moved<'_>,
 ) -> Result<CommittedLayer, StepError<H::Error>> {
     if let Some(view) = &sources.layers {
         let root = view.root().map_err(StepError::Tree)?;
         let local = Local { root, picked: &sources.picked, keep: true };
-        return copy(host, &local, &[], plan, chain, &mut |_, _| {});
+        return copy(host, &local, &[], plan, chain, moved);
     }
     let view = host.view(from).map_err(StepError::Host)?;
     let root = view.root().map_err(StepError::Tree)?;
     let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
-    copy(host, &Local { root, picked: &picked, keep: true }, &[], plan, chain, &mut |_, _| {})
+    copy(host, &Local { root, picked: &picked, keep: true }, &[], plan, chain, moved)
 }
 
 /// Files that were found in a tree.
@@ -270,8 +295,9 @@ fn copy<H: BuildHost>(
     let owner = plan.chown.as_deref().map(|text| resolve_owner(root, text)).transpose()?;
     let options = CopyOptions { owner, mode: plan.chmod.as_ref(), link: plan.link, keep: from.keep };
     let target = Destination { root, options };
+    let progress = Progress::new(from.picked.iter().map(bytes).sum(), moved);
     for source in from.picked {
-        add(host, from.root, source, plan, plan.unpack, &target, several)?;
+        add(host, (from.root, source), plan, plan.unpack, &target, several, &progress)?;
     }
     for (wish, found) in remotes {
         let fetched;
@@ -290,7 +316,7 @@ fn copy<H: BuildHost>(
             RemoteWish::Repository(_) => source.exactly("/")?,
         };
         for source in &picked {
-            add(host, root, source, plan, plan.unpack_fetched, &target, several)?;
+            add(host, (root, source), plan, plan.unpack_fetched, &target, several, &Progress::untold())?;
         }
     }
     for source in &plan.sources {
@@ -301,15 +327,20 @@ fn copy<H: BuildHost>(
     host.commit(active).map_err(StepError::Host)
 }
 
+/// Bytes of content that a source holds.
+fn bytes(source: &Picked) -> u64 {
+    source.entries.iter().map(Entry::bytes).sum()
+}
+
 /// Copies one source, or unpacks it where it is an archive and that is wanted.
 fn add<H: BuildHost>(
     host: &H,
-    from: BorrowedFd<'_>,
-    source: &Picked,
+    (from, source): (BorrowedFd<'_>, &Picked),
     plan: &CopyPlan,
     unpack: bool,
     target: &Destination<'_>,
     several: bool,
+    progress: &Progress<'_>,
 ) -> Result<(), StepError<H::Error>> {
     let under = source.under.to_string_lossy();
     let below = format!("{}/{under}/", plan.destination.trim_end_matches('/'));
@@ -317,6 +348,7 @@ fn add<H: BuildHost>(
     if !source.above.is_empty() {
         target.above(&plan.destination, &source.above)?;
     }
+    let size = bytes(source);
     if unpack && !source.is_directory() {
         let file = File::from(source.open(from)?);
         if let Some(archive) = host.unpack(file).map_err(StepError::Host)? {
@@ -326,10 +358,11 @@ fn add<H: BuildHost>(
             let target = Destination { root: target.root, options };
             let source = Source { root: archive.root().map_err(StepError::Tree)?, ignore: None, exclude: None };
             for tree in source.pick("/")? {
-                target.copy(source.root, &tree, &plan.destination, false)?;
+                target.copy(source.root, &tree, &plan.destination, false, &Progress::untold())?;
             }
+            progress.add(size);
             return Ok(());
         }
     }
-    Ok(target.copy(from, source, destination, several)?)
+    Ok(target.copy(from, source, destination, several, progress)?)
 }

@@ -1,33 +1,29 @@
 //! The threads that perform what the schedule gives out.
 
-use super::explain::compare;
-use super::kinds::{View, kind};
+use super::key::Known;
+use super::record::Step;
 use super::schedule::{Job, Schedule};
-use super::step::{Sources, context_sources, layer_sources, look};
-use super::{BuildError, BuildEvent, BuildRequest, Done, Events, Reason, StepError, StepLabel};
+use super::{BuildError, BuildEvent, BuildRequest, Done, Events, StepLabel};
 use crate::base::{Digest, Timestamp};
-use crate::build::cache::{BuildCache, CacheRecord, Parts};
+use crate::build::cache::{BuildCache, CacheRecord};
 use crate::build::context::Context;
-use crate::build::graph::{CopyFrom, CopyPlan, Graph, Node, Operation, PlannedStage, Start};
+use crate::build::graph::{Graph, PlannedStage, Start};
 use crate::image::StepRecord;
-use crate::step::{BuildHost, CommittedLayer, ImportEvent, Imported};
-use crate::store::RangeLock;
+use crate::step::BuildHost;
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Stack of a thread, bytes: directories are walked 400 deep.
 const STACK: usize = 8 << 20;
-/// Between two looks whether another build has performed a step.
-const LOOK: Duration = Duration::from_millis(20);
 
 /// A build under way.
 pub(super) struct Solver<'a, H: BuildHost> {
-    host: &'a H,
-    context: &'a Context,
-    cache: &'a BuildCache,
-    request: &'a BuildRequest,
-    graph: &'a Graph,
+    pub(super) host: &'a H,
+    pub(super) context: &'a Context,
+    pub(super) cache: &'a BuildCache,
+    pub(super) request: &'a BuildRequest,
+    pub(super) graph: &'a Graph,
     /// Stages that are done, by position.
     done: Vec<OnceLock<Done>>,
     state: Mutex<State<'a, H>>,
@@ -36,12 +32,12 @@ pub(super) struct Solver<'a, H: BuildHost> {
     reporter: Mutex<Reporter<'a>>,
 }
 
-struct State<'a, H: BuildHost> {
+pub(super) struct State<'a, H: BuildHost> {
     schedule: Schedule<'a>,
     /// Stages that are under way, by position.
     parts: Vec<Part<H::View>>,
     /// Records of the steps performed by this build: with `--no-cache`, too, the same step is done once.
-    made: BTreeMap<Digest, CacheRecord>,
+    pub(super) made: BTreeMap<Digest, CacheRecord>,
     failure: Option<BuildError<H::Error>>,
     /// Nothing more is begun.
     stopped: bool,
@@ -66,13 +62,6 @@ struct Begun<V> {
     at: Instant,
     /// Once it is known.
     key: Option<Known<V>>,
-}
-
-/// What is known of a step before it is performed.
-struct Known<V> {
-    key: Digest,
-    parts: Parts,
-    sources: Sources<V>,
 }
 
 /// What became of a job.
@@ -150,11 +139,11 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         Ok(self.done.into_iter().map(|done| done.into_inner().unwrap_or_default()).collect())
     }
 
-    fn state(&self) -> MutexGuard<'_, State<'a, H>> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State<'a, H>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, event: BuildEvent<'_>) {
+    pub(super) fn tell(&self, event: BuildEvent<'_>) {
         (self.reporter.lock().unwrap_or_else(PoisonError::into_inner).events)(event);
     }
 
@@ -300,260 +289,14 @@ impl<'a, H: BuildHost> Solver<'a, H> {
         }
     }
 
-    fn stage(&self, stage: usize) -> Option<&Done> {
+    pub(super) fn stage(&self, stage: usize) -> Option<&Done> {
         self.done.get(stage).and_then(OnceLock::get)
     }
 
     /// Chain ids of a finished stage.
-    fn chain(&self, stage: usize) -> Vec<Digest> {
+    pub(super) fn chain(&self, stage: usize) -> Vec<Digest> {
         self.stage(stage).map(|done| done.chain.clone()).unwrap_or_default()
     }
-
-    /// Digest of the operation, what is below it, and what it reads.
-    fn key(
-        &self,
-        stage: &PlannedStage,
-        number: usize,
-        done: &Done,
-        id: u32,
-    ) -> Result<Known<H::View>, StepError<H::Error>> {
-        let node = &stage.nodes[number];
-        let operation = &node.operation;
-        let mut inputs = kind::<H>(operation).inputs();
-        let mut sources = match copied_stack(operation, &|stage| self.chain(stage)) {
-            Some((plan, from)) => layer_sources(self.host, self.cache, &from, plan)?,
-            None => context_sources(self.context, &inputs)?,
-        };
-        let mut moved = |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of });
-        sources.remotes = look(self.host, std::mem::take(&mut inputs.remotes), &mut moved)?;
-        let remotes: Vec<&str> = sources.remotes.iter().map(|(_, found)| found.state.as_str()).collect();
-        let own = sources.known.then(|| sources.content.digest.clone());
-        // What a stage is, not what it was made of: made anew, it may be another. Of a copy it is the files.
-        let copies = matches!(operation, Operation::Copy(_));
-        let stages = operation.stages().filter(|_| !copies).map(|stage| self.stage(stage)?.chain.last().cloned());
-        let content: Vec<Option<Digest>> = std::iter::once(own).chain(stages).collect();
-        let parent = done.key.as_ref().filter(|_| !operation.is_detached());
-        let mut text = serde_json::json!({ "operation": operation, "parent": parent, "content": content });
-        if let Operation::Copy(CopyPlan { from: CopyFrom::Stage(_) | CopyFrom::Image(_), .. }) = operation {
-            text["operation"]["copy"]["from"] = "layers".into();
-        }
-        if let Some(epoch) = self.request.epoch {
-            text["epoch"] = epoch.into();
-        }
-        if !remotes.is_empty() {
-            text["remotes"] = remotes.into();
-        }
-        let key = Digest::of(text.to_string().as_bytes());
-        let reads = content.iter().any(Option::is_some) || !sources.remotes.is_empty();
-        let parts = Parts {
-            file: Digest::of(self.context.dockerfile_path.as_os_str().as_encoded_bytes()).short().to_owned(),
-            stage: stage.label.clone(),
-            number: number as u32 + 2,
-            title: node.title.clone(),
-            parent: parent.cloned(),
-            below: number.checked_sub(1).map_or(&stage.title, |below| &stage.nodes[below].title).clone(),
-            content: reads.then(|| Digest::of(format!("{}{}", text["content"], text["remotes"]).as_bytes())),
-            reads: operation
-                .stages()
-                .map(|stage| self.graph.stages[stage].label.as_str())
-                .collect::<Vec<_>>()
-                .join(", "),
-            files: BTreeMap::new(),
-            operation: text["operation"].take(),
-        };
-        Ok(Known { key, parts, sources })
-    }
-
-    /// Returns a step's record, and whether it was there: from this build, the cache, or another build that is at it.
-    fn record(&self, step: &Step<'_, H::View>) -> Result<(CacheRecord, bool), BuildError<H::Error>> {
-        let (node, key) = (step.node, &step.known.key);
-        let made = self.state().made.get(key).cloned();
-        // On another parent it is another layer: a stage without the cache may have made what is below anew.
-        if let Some(record) = made.filter(|record| record.parent.as_ref() == step.parent()) {
-            self.explain(step, || Reason::Shared);
-            return Ok((record, true));
-        }
-        if let Some(record) = self.lookup(step).map_err(BuildError::Host)? {
-            self.explain(step, || Reason::Cached);
-            return Ok((record, true));
-        }
-        let claim = self.claim(step)?;
-        // Whoever had the claim has left its record.
-        if claim.waited
-            && let Some(record) = self.lookup(step).map_err(BuildError::Host)?
-        {
-            self.explain(step, || Reason::Shared);
-            return Ok((record, true));
-        }
-        let mut parts = step.known.parts.clone();
-        parts.files = step.known.sources.prints();
-        if let Some((record, from)) = self.import(step, &parts)? {
-            self.explain(step, || Reason::Imported(from));
-            return Ok((record, true));
-        }
-        self.explain(step, || self.reason(step, &parts));
-        let layer = self.operate(&node.operation, step).map_err(|source| match source {
-            StepError::Exit { code, tail } => {
-                BuildError::Failed { title: node.title.clone(), lines: node.lines, code, tail }
-            }
-            source => BuildError::Step { title: node.title.clone(), lines: node.lines, source },
-        })?;
-        let parent = step.parent().cloned();
-        let record = CacheRecord { schema: 1, parent, layer, created: Timestamp::now(), title: node.title.clone() };
-        self.cache.keep_parts(key, &parts);
-        self.cache.put(key, &record)?;
-        self.state().made.insert(key.clone(), record.clone());
-        Ok((record, false))
-    }
-
-    /// Takes a step's result from the caches that the build was given. One's own record is never replaced: where there is one
-    /// of this parent whose layer is gone, only that layer will do.
-    fn import(
-        &self,
-        step: &Step<'_, H::View>,
-        parts: &Parts,
-    ) -> Result<Option<(CacheRecord, String)>, BuildError<H::Error>> {
-        let (key, parent) = (&step.known.key, step.parent());
-        let own = self.cache.any(key);
-        if !self.uses_cache(step.stage) || own.as_ref().is_some_and(|own| own.parent.as_ref() != parent) {
-            return Ok(None);
-        }
-        let only = own.as_ref().and_then(|own| own.layer.as_ref());
-        let id = step.id;
-        let tell = |event: ImportEvent<'_>| match event {
-            ImportEvent::Warning(text) => self.tell(BuildEvent::Warning { text }),
-            ImportEvent::Moved(bytes, of) => self.tell(BuildEvent::Moved { id, bytes, of: Some(of) }),
-        };
-        let found = self.host.import(key, parent, only, &tell).map_err(BuildError::Host)?;
-        let Some(Imported { layer, created, from }) = found else { return Ok(None) };
-        let record = match own {
-            Some(own) => {
-                self.cache.touch(key);
-                own
-            }
-            None => {
-                let title = step.node.title.clone();
-                let record = CacheRecord { schema: 1, parent: parent.cloned(), layer, created, title };
-                self.cache.keep_parts(key, parts);
-                self.cache.put(key, &record)?;
-                record
-            }
-        };
-        self.state().made.insert(key.clone(), record.clone());
-        Ok(Some((record, from)))
-    }
-
-    fn explain(&self, step: &Step<'_, H::View>, reason: impl FnOnce() -> Reason) {
-        if self.request.explain {
-            self.tell(BuildEvent::Explained { id: step.id, reason: &reason() });
-        }
-    }
-
-    /// Why a step is not in the cache.
-    fn reason(&self, step: &Step<'_, H::View>, parts: &Parts) -> Reason {
-        if !self.uses_cache(step.stage) {
-            return Reason::NotAsked;
-        }
-        match self.cache.any(&step.known.key) {
-            Some(record) if record.parent.as_ref() != step.parent() => Reason::ParentAnew,
-            Some(_) => Reason::LayerGone,
-            None => compare(parts, self.cache.nearest(&step.known.key, parts).as_ref()),
-        }
-    }
-
-    fn uses_cache(&self, stage: &PlannedStage) -> bool {
-        let request = self.request;
-        !request.no_cache && !request.no_cache_stages.iter().any(|name| name.eq_ignore_ascii_case(&stage.label))
-    }
-
-    fn lookup(&self, step: &Step<'_, H::View>) -> Result<Option<CacheRecord>, H::Error> {
-        let key = &step.known.key;
-        if !self.uses_cache(step.stage) {
-            return Ok(None);
-        }
-        let Some(record) = self.cache.get(key, step.parent()) else { return Ok(None) };
-        if let Some(layer) = &record.layer
-            && !self.host.has_layer(&layer.chain_id)?
-        {
-            return Ok(None);
-        }
-        self.cache.touch(key);
-        Ok(Some(record))
-    }
-
-    /// Waits until no other build performs the step. Without the cache nobody waits for another's result.
-    fn claim(&self, step: &Step<'_, H::View>) -> Result<Claim, BuildError<H::Error>> {
-        if !self.uses_cache(step.stage) {
-            return Ok(Claim { waited: false, _lock: None });
-        }
-        let mut waited = false;
-        loop {
-            if let Some(lock) = self.cache.claim(&step.known.key)? {
-                return Ok(Claim { waited, _lock: Some(lock) });
-            }
-            waited = true;
-            self.host.rest(LOOK).map_err(BuildError::Host)?;
-        }
-    }
-
-    fn operate(
-        &self,
-        operation: &Operation,
-        step: &Step<'_, H::View>,
-    ) -> Result<Option<CommittedLayer>, StepError<H::Error>> {
-        let id = step.id;
-        let mut view = View {
-            host: self.host,
-            context: self.context,
-            sources: &step.known.sources,
-            chain: step.chain(),
-            stages: &|stage| self.chain(stage),
-            moved: &mut |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of }),
-            output: &mut |bytes| self.tell(BuildEvent::Output { id, bytes }),
-        };
-        kind(operation).run(&mut view)
-    }
-}
-
-/// A step at its place.
-struct Step<'s, V> {
-    stage: &'s PlannedStage,
-    node: &'s Node,
-    known: &'s Known<V>,
-    /// The stage as far as it stands below.
-    done: &'s Done,
-    id: u32,
-}
-
-impl<V> Step<'_, V> {
-    /// Chain ids of what it is performed on.
-    fn chain(&self) -> &[Digest] {
-        if self.node.operation.is_detached() { &[] } else { &self.done.chain }
-    }
-
-    fn parent(&self) -> Option<&Digest> {
-        self.chain().last()
-    }
-}
-
-/// The layers that a `COPY --from` reads: of a stage, or of an image.
-fn copied_stack<'o>(
-    operation: &'o Operation,
-    stage: &dyn Fn(usize) -> Vec<Digest>,
-) -> Option<(&'o CopyPlan, Vec<Digest>)> {
-    let Operation::Copy(plan) = operation else { return None };
-    match &plan.from {
-        CopyFrom::Stage(number) => Some((plan, stage(*number))),
-        CopyFrom::Image(chain) => Some((plan, chain.clone())),
-        CopyFrom::Context | CopyFrom::Named(_) => None,
-    }
-}
-
-/// The right to perform a step.
-struct Claim {
-    /// Another build had it before.
-    waited: bool,
-    _lock: Option<RangeLock>,
 }
 
 impl Done {

@@ -22,7 +22,7 @@ struct Running {
     started: Instant,
     lines: VecDeque<String>,
     partial: Vec<u8>,
-    /// Bytes that were fetched, and all there will be where that is known.
+    /// Bytes that were fetched or copied, and all there will be where that is known.
     moved: Option<(u64, Option<u64>)>,
 }
 
@@ -175,7 +175,7 @@ impl<W: Write> Live<W> {
 }
 
 impl Running {
-    /// How much was fetched: ` 1.2MB / 3.4MB`.
+    /// How much was fetched or copied: ` 1.2MB / 3.4MB`.
     fn bytes(&self) -> String {
         match self.moved {
             None => String::new(),

@@ -1,6 +1,6 @@
 //! `--output`: what a build gives out beside, or instead of, an image in the store.
 
-use crate::build::files::{CopyOptions, Destination, Owner, Source};
+use crate::build::files::{CopyOptions, Destination, Owner, Progress, Source};
 use crate::build::{BuildCache, Built};
 use crate::cli::context::Context;
 use crate::cli::error::Failure;
@@ -219,7 +219,7 @@ fn local(root: std::os::fd::BorrowedFd<'_>, directory: &Path) -> Result<(), Fail
     let options = CopyOptions { owner: Some(owner), keep: true, ..CopyOptions::default() };
     let target = Destination { root: to.as_fd(), options };
     for tree in (Source { root, ignore: None, exclude: None }).pick("/").map_err(|error| failed(&error))? {
-        let copied = target.copy(root, &tree, "/", false);
+        let copied = target.copy(root, &tree, "/", false, &Progress::untold());
         copied.map_err(|error| Failure::from_error(crate::cli::error::exit::FAILED, &error))?;
     }
     Ok(())

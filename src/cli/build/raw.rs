@@ -49,7 +49,7 @@ impl<W: Write> Raw<W> {
                     Some(step) => (step["digest"].clone(), step["started"].clone()),
                     None => return Ok(()),
                 };
-                let mut status = json!({ "id": "fetch", "vertex": vertex, "name": "fetch", "current": bytes });
+                let mut status = json!({ "id": "transfer", "vertex": vertex, "name": "transfer", "current": bytes });
                 (status["timestamp"], status["started"]) = (json!(time), started);
                 if let Some(of) = of {
                     status["total"] = json!(of);
