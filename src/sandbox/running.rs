@@ -19,7 +19,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 pub struct Running {
     /// The first process.
     pub init: Child,
-    /// The process that starts further ones; ended by [`Running::destroy`].
+    /// The process that starts further ones; ended by [`Running::destroy`], or with the [`Mounted`] that this returns.
     pub keeper: Child,
     /// The first process's terminal.
     pub terminal: Option<OwnedFd>,

@@ -10,8 +10,9 @@
 //! socket is a control connection from then on and is told [`Reply::Exited`] without asking, however soon that is. An
 //! engine that lays no links sends all it has to say at once, and is answered (without the first) when the program runs.
 //!
-//! End: the caller that takes down what the container held outside the shim may begin when it hears the end; it is told
-//! [`Reply::Cleared`] when the shim's own part is done, and says [`Request::Finished`].
+//! End: the caller that takes down what the container held outside the shim may begin when it hears the end, and hand over
+//! what the shim is to hold to its own end ([`Request::Hold`]); it is told [`Reply::Cleared`] when the shim's own part is done,
+//! and says [`Request::Finished`].
 //!
 //! An attached client holds a stream socket of its own: towards the client, frames as in the Engine API (byte 0 =
 //! stream: 1 stdout, 2 stderr, 3 end; bytes 4..8 = big-endian length; payload); the payload of stream 3 is the exit
