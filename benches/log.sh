@@ -46,11 +46,12 @@ alone() {
   $ours rm -f loud >/dev/null
 }
 
-# Milliseconds that a neighbour needs for its work; on processor 1 where `pinned` is set.
+# Milliseconds that a neighbour needs for its work, and how many of them it waited for a processor (by the kernel's account: what
+# it computed meanwhile may have been slow for reasons that lie outside of this machine); on processor 1 where `pinned` is set.
 neighbour() {
-  local before; before=$(date +%s%N)
-  ${pinned:+taskset -c 1} $ours run --rm --network none bb:1 sh -c "$1" >/dev/null
-  echo $((($(date +%s%N) - before) / 1000000))
+  local before waited; before=$(date +%s%N)
+  waited=$(${pinned:+taskset -c 1} $ours run --rm --network none bb:1 sh -c "$1"'; read -r ran waited rest < /proc/$$/schedstat; echo $((waited / 1000000))')
+  echo $((($(date +%s%N) - before) / 1000000)) "$waited"
 }
 
 # A container that floods its log until it is removed (at most 40 GB), on processor 0 with its supervisor where `pinned` is set.
@@ -58,7 +59,7 @@ flood() {
   ${pinned:+taskset -c 0} $ours run -d --name flood --network none $mount bb:1 sh -c "$(lines 4000)" >/dev/null
 }
 
-median() { sort -n | awk '{all[NR] = $1} END {print all[int((NR + 1) / 2)]}'; }
+median() { sort -n | awk '{all[NR] = $0} END {print all[int((NR + 1) / 2)]}'; }
 
 # The neighbour's work in turns, without and with the flood beside it.
 beside() {
@@ -72,8 +73,8 @@ beside() {
     $ours rm -f flood >/dev/null
   done
   quiet=$(printf %s "$quiet" | median) loud=$(printf %s "$loud" | median)
-  printf '%-46s %6s ms alone, %6s ms beside the flood: %+.1f %% (the supervisor used %s %% of a processor)\n' "$what" "$quiet" "$loud" \
-    "$(awk "BEGIN {print ($loud / $quiet - 1) * 100}")" "$rate"
+  printf '%-46s %6s ms alone, %6s ms beside the flood: %+.1f %%; waited %s and %s ms (the supervisor used %s %% of a processor)\n' "$what" "${quiet% *}" "${loud% *}" \
+    "$(awk "BEGIN {print (${loud% *} / ${quiet% *} - 1) * 100}")" "${quiet#* }" "${loud#* }" "$rate"
 }
 
 runners=() extra=()
@@ -86,7 +87,7 @@ if prepare_ours; then
   for _ in $(seq "${ROUNDS:-3}"); do alone; done
   $ours rm -f flood >/dev/null 2>&1 || true
   compute='i=0; while [ $i -lt 1500000 ]; do i=$((i+1)); done'
-  files='i=0; while [ $i -lt 20000 ]; do echo $i > /tmp/$((i%100)); i=$((i+1)); done'
+  files='i=0; while [ $i -lt 5000 ]; do echo $i > /tmp/$((i%100)); i=$((i+1)); done'
   # One processor for the flood, its container and its supervisor; the other for the neighbour: what is left is what logging
   # does to others through caches, memory and disk. Not pinned, all three also share processors, as any three programs would.
   if [ "$(nproc)" -gt 1 ]; then

@@ -9,7 +9,7 @@ use crate::base::ContainerId;
 use crate::image::Snapshotter;
 use crate::network;
 use crate::sandbox::sweep;
-use crate::shim::{Client, ShimError, Status};
+use crate::shim::{Client, Status};
 use crate::store::{
     FileLock, Lease, Leases, Names, StoreError, is_locked, read_json, remove_file, reserve, sweep_records,
 };
@@ -118,23 +118,13 @@ impl Engine {
         Ok(Parting(shim))
     }
 
-    /// Waits until the shim of a removed container has removed its control groups.
-    fn cleared(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
+    /// Waits until the shim of a container that has ended, or is removed, has removed its control groups.
+    pub(super) fn cleared(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
         if client.cleared().is_err() && !self.paths.container(id).exists() {
             // It was killed before it had removed the control groups, and no later start will meet them.
             sweep(&groups(id))?;
         }
         Ok(())
-    }
-
-    /// Parts from the shim of a container that has ended, after what the container held was taken down.
-    pub(super) fn part(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
-        self.cleared(id, client)?;
-        match client.finished() {
-            // It has waited long enough, or was killed; there is nothing left to say.
-            Err(ShimError::Codec(_)) | Ok(()) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Returns the record of a container that does not run; with `force` it is killed first, and its shim waits for the

@@ -169,7 +169,10 @@ impl Engine {
     /// When something cannot be given back; the shim then tries again in a process of its own.
     pub fn end(&self, id: &ContainerId, client: &mut Client) -> Result<(), EngineError> {
         self.finish_with(id, Some(client))?;
-        self.part(id, client)
+        self.cleared(id, client)?;
+        // It has waited long enough, or was killed; there is nothing left to say.
+        let _ = client.finished();
+        Ok(())
     }
 
     /// Puts the shim's order together: range of ids, filter, bundle.

@@ -4,10 +4,11 @@
 //! directory `.wh..wh..opq` in it. Times are whole seconds, as Docker writes them. Sockets and devices are left out.
 
 use super::early::Early;
+use super::hasher::Hasher;
 use super::split::SplitWriter;
 use super::tar::{Kind, Sink, WriteEntry, Writer};
 use super::tree;
-use crate::base::{Digest, Sha256};
+use crate::base::Digest;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -15,8 +16,6 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
-/// Bytes read at once.
-const CHUNK: usize = 1 << 20;
 /// Longest path, in bytes.
 const MAX_PATH: usize = 4000;
 
@@ -45,24 +44,24 @@ pub struct Diff {
 /// # Errors
 /// When a file cannot be read or the tar not be written.
 pub fn write(upper: &OwnedFd, out: &mut dyn Write, options: &Options) -> io::Result<Diff> {
-    Walk::new(Target { hash: Sha256::new(), split: None, tar: Some(out) }, *options).run(upper)
+    Walk::new(Target { hash: Hasher::new(), split: None, tar: Some(out) }, *options).run(upper)
 }
 
 /// Writes the split form of an upper directory's tar, and hashes the tar that is not written.
 pub(super) fn record(upper: &OwnedFd, split: File, options: &Options) -> io::Result<Diff> {
-    Walk::new(Target { hash: Sha256::new(), split: Some(SplitWriter::new(split)?), tar: None }, *options).run(upper)
+    Walk::new(Target { hash: Hasher::new(), split: Some(SplitWriter::new(split)?), tar: None }, *options).run(upper)
 }
 
 /// Where the bytes go.
 struct Target<'a> {
-    hash: Sha256,
+    hash: Hasher,
     split: Option<SplitWriter<File>>,
     tar: Option<&'a mut dyn Write>,
 }
 
 impl Write for Target<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.hash.update(bytes);
+        self.hash.write_all(bytes)?;
         if let Some(split) = &mut self.split {
             split.raw(bytes)?;
         }
@@ -78,31 +77,30 @@ impl Write for Target<'_> {
 
 impl Target<'_> {
     /// Reads exactly `size` bytes of a file into the tar.
-    fn content(&mut self, path: &[u8], file: &mut File, size: u64, buffer: &mut [u8]) -> io::Result<()> {
+    fn content(&mut self, path: &[u8], file: &mut File, size: u64) -> io::Result<()> {
         if let Some(split) = &mut self.split {
             split.content(path, 0, size)?;
         }
+        let stays = self.split.is_some();
         let mut rest = size;
         while rest > 0 {
-            let most = usize::try_from(rest).unwrap_or(usize::MAX).min(buffer.len());
-            let mut count = file.read(&mut buffer[..most])?;
-            if count == 0 {
+            let got = self.hash.read(rest, |space| match file.read(space)? {
                 // A running container cut the file meanwhile. The header is written, so a copy is filled up; a layer that
                 // stays where it is would not fit its record.
-                if self.split.is_some() {
-                    return Err(io::Error::other(format!(
-                        "{} became shorter while it was read",
-                        String::from_utf8_lossy(path)
-                    )));
+                0 if stays => {
+                    let path = String::from_utf8_lossy(path);
+                    Err(io::Error::other(format!("{path} became shorter while it was read")))
                 }
-                buffer[..most].fill(0);
-                count = most;
-            }
-            self.hash.update(&buffer[..count]);
+                0 => {
+                    space.fill(0);
+                    Ok(space.len())
+                }
+                count => Ok(count),
+            })?;
             if let Some(tar) = &mut self.tar {
-                tar.write_all(&buffer[..count])?;
+                tar.write_all(got)?;
             }
-            rest -= count as u64;
+            rest -= got.len() as u64;
         }
         Ok(())
     }
@@ -113,7 +111,6 @@ struct Walk<'a> {
     options: Options,
     /// Where each file with several names was written first.
     links: HashMap<(u64, u64), Vec<u8>>,
-    buffer: Vec<u8>,
     early: Early,
     size: u64,
     entries: u64,
@@ -125,7 +122,6 @@ impl<'a> Walk<'a> {
             writer: Writer::new(target),
             options,
             links: HashMap::new(),
-            buffer: vec![0; CHUNK],
             early: Early::default(),
             size: 0,
             entries: 0,
@@ -140,8 +136,8 @@ impl<'a> Walk<'a> {
         if let Some(split) = split {
             split.finish()?;
         }
-        let tar_size = hash.length;
-        Ok(Diff { diff_id: hash.finish(), tar_size, size, entries })
+        let (diff_id, tar_size) = hash.finish();
+        Ok(Diff { diff_id, tar_size, size, entries })
     }
 
     fn directory(&mut self, directory: &OwnedFd, path: &[u8]) -> io::Result<()> {
@@ -182,7 +178,7 @@ impl<'a> Walk<'a> {
                 if size >= tree::EARLY && self.writer.out.split.is_some() {
                     self.early.take(&file, size)?;
                 }
-                self.writer.out.content(path, &mut file, size, &mut self.buffer)
+                self.writer.out.content(path, &mut file, size)
             }
             FileType::Directory => {
                 let child = open(directory, name, OFlags::DIRECTORY)?;

@@ -18,6 +18,7 @@ mod error;
 mod extract;
 #[cfg(any(test, fuzzing))]
 pub mod fuzz;
+mod hasher;
 mod import;
 mod index;
 mod ingest;

@@ -16,7 +16,6 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// Why files cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -226,34 +225,29 @@ impl Destination<'_> {
         if made {
             new_directories.push((PathBuf::new(), first));
         }
-        let one = |(entry, directory): (&Entry, Arc<OwnedFd>)| {
-            let (name, path) = (entry.path.file_name().unwrap_or_default(), resolved.join(&entry.path));
-            let place = Place { directory: directory.as_fd(), name, path: &path };
-            self.put(from, &picked.base, entry, &place, progress)
+        let open_below = |above: &Path| {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            open(top.as_fd(), above, flags).map_err(failed(&resolved.join(above)))
         };
-        let mut parent: Option<(PathBuf, Arc<OwnedFd>)> = None;
-        // Beside the one that makes their directories.
-        side_by_side(workers(rest), one, |give| {
-            for entry in rest {
-                let above = entry.path.parent().unwrap_or(Path::new(""));
-                let directory = match &parent {
-                    Some((path, directory)) if path == above => Arc::clone(directory),
-                    _ => {
-                        let opened = open(top.as_fd(), above, OFlags::RDONLY | OFlags::DIRECTORY);
-                        let opened = Arc::new(opened.map_err(failed(&resolved.join(above)))?);
-                        parent = Some((above.to_owned(), Arc::clone(&opened)));
-                        opened
-                    }
-                };
-                if entry.kind != Kind::Directory {
-                    give((entry, directory))?;
-                    continue;
-                }
-                let name = entry.path.file_name().unwrap_or_default();
-                if self.subdirectory(directory.as_fd(), name, entry, &resolved.join(&entry.path))? {
-                    new_directories.push((entry.path.clone(), entry));
-                }
+        let (directories, files): (Vec<&Entry>, Vec<&Entry>) = rest.iter().partition(|e| e.kind == Kind::Directory);
+        // Each is after the one it lies in.
+        for entry in directories {
+            let (parent, name) = (open_below(above(entry))?, entry.path.file_name().unwrap_or_default());
+            if self.subdirectory(parent.as_fd(), name, entry, &resolved.join(&entry.path))? {
+                new_directories.push((entry.path.clone(), entry));
             }
+        }
+        // A thread keeps the directory open that it wrote into last.
+        let threads = workers(files.iter().copied());
+        side_by_side(threads, &files, |parent: &mut Option<(&Path, OwnedFd)>, entry| -> Result<(), CopyError> {
+            let (above, name) = (above(entry), entry.path.file_name().unwrap_or_default());
+            let directory = match parent.take() {
+                Some((path, directory)) if path == above => directory,
+                _ => open_below(above)?,
+            };
+            let place = Place { directory: directory.as_fd(), name, path: &resolved.join(&entry.path) };
+            self.put(from, &picked.base, entry, &place, progress)?;
+            *parent = Some((above, directory));
             Ok(())
         })?;
         // Times last: writing into a directory changes them.
@@ -348,6 +342,11 @@ impl Destination<'_> {
             .and_then(|()| utimensat(place.directory, place.name, &times(entry), AtFlags::SYMLINK_NOFOLLOW))
             .map_err(failed(place.path))
     }
+}
+
+/// The directory an entry lies in.
+fn above(entry: &Entry) -> &Path {
+    entry.path.parent().unwrap_or(Path::new(""))
 }
 
 fn ids(owner: Owner) -> (Option<Uid>, Option<Gid>) {

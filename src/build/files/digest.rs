@@ -2,9 +2,12 @@
 
 use super::content::attributes;
 use super::entry::{Entry, Kind, Picked, SourceError, open_entry};
+use super::progress::Progress;
 use super::side::{side_by_side, workers};
 use super::stat_cache::StatCache;
 use crate::base::{Digest, Sha256};
+use crate::step::Moved;
+use blake3::Hash;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -20,17 +23,24 @@ pub struct Content {
     pub prints: Vec<u64>,
 }
 
-/// Digests sources; with `keep` owners and extended attributes count, which come along from a stage or an image.
+/// Digests sources; with `keep` owners and extended attributes count, which come along from a stage or an image. What is read
+/// is told, but not its end.
 ///
 /// # Errors
 /// When a file cannot be read or changes meanwhile.
-pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: bool) -> Result<Content, SourceError> {
+pub fn digest(
+    root: BorrowedFd<'_>,
+    picked: &[Picked],
+    cache: &StatCache,
+    keep: bool,
+    moved: Moved<'_>,
+) -> Result<Content, SourceError> {
     let mut all = Sha256::new();
     let mut field = |bytes: &[u8]| {
         all.update(&(bytes.len() as u64).to_le_bytes());
         all.update(bytes);
     };
-    let mut digests = contents(root, picked, cache)?.into_iter();
+    let mut hashes = contents(root, picked, cache, moved)?.into_iter();
     let mut prints = Vec::with_capacity(picked.iter().map(|source| source.entries.len()).sum());
     for source in picked {
         field(b"source");
@@ -53,7 +63,7 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
             if keep {
                 let owner = [entry.owner.uid.to_le_bytes(), entry.owner.gid.to_le_bytes()].concat();
                 field(&owner);
-                print ^= short(&Digest::of(&owner)) << 33;
+                print ^= short(blake3::hash(&owner)) << 33;
             }
             match &entry.kind {
                 Kind::Directory => {
@@ -67,21 +77,21 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
                 Kind::Link(target) => {
                     field(b"link");
                     field(target.as_bytes());
-                    print ^= short(&Digest::of(target.as_bytes()));
+                    print ^= short(blake3::hash(target.as_bytes()));
                 }
                 Kind::File => {
                     field(b"file");
                     field(&entry.stamp.size.to_le_bytes());
                     // There is one for each.
-                    let Some(digest) = digests.next() else {
+                    let Some(hash) = hashes.next() else {
                         return Err(SourceError::Changed(source.base.join(&entry.path)));
                     };
-                    field(digest.hex().as_bytes());
-                    print ^= short(&digest);
+                    field(hash.as_bytes());
+                    print ^= short(hash);
                     if keep {
                         let attributes = attributes_of(root, &source.base, entry)?;
                         field(&attributes);
-                        print ^= short(&Digest::of(&attributes)) << 33;
+                        print ^= short(blake3::hash(&attributes)) << 33;
                     }
                 }
             }
@@ -95,29 +105,35 @@ pub fn digest(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache, keep: 
 struct Hashed<'f> {
     base: &'f Path,
     entry: &'f Entry,
-    digest: OnceLock<Digest>,
+    hash: OnceLock<Hash>,
 }
 
-/// Digests of all files, in their order: those that are not known, by several threads.
-fn contents(root: BorrowedFd<'_>, picked: &[Picked], cache: &StatCache) -> Result<Vec<Digest>, SourceError> {
+/// What is in all files, in their order: those that are not known, by several threads.
+fn contents(
+    root: BorrowedFd<'_>,
+    picked: &[Picked],
+    cache: &StatCache,
+    moved: Moved<'_>,
+) -> Result<Vec<Hash>, SourceError> {
     let entries = picked.iter().flat_map(|source| source.entries.iter().map(|entry| (&*source.base, entry)));
     let files: Vec<Hashed<'_>> = entries
         .filter(|(_, entry)| entry.kind == Kind::File)
-        .map(|(base, entry)| Hashed { base, entry, digest: known(cache.get(&entry.stamp)) })
+        .map(|(base, entry)| Hashed { base, entry, hash: known(cache.get(&entry.stamp)) })
         .collect();
-    let unknown = || files.iter().filter(|file| file.digest.get().is_none());
-    let work = |file: &Hashed<'_>| -> Result<(), SourceError> {
-        let digest = hash(root, file.base, file.entry)?;
-        cache.put(file.entry.stamp, digest.clone());
-        file.digest.get_or_init(|| digest);
+    let unknown: Vec<&Hashed<'_>> = files.iter().filter(|file| file.hash.get().is_none()).collect();
+    let progress = Progress::reading(unknown.iter().map(|file| file.entry.bytes()).sum(), moved);
+    let work = |(): &mut (), file: &&Hashed<'_>| -> Result<(), SourceError> {
+        let hash = read(root, file.base, file.entry, &progress)?;
+        cache.put(file.entry.stamp, hash);
+        file.hash.get_or_init(|| hash);
         Ok(())
     };
-    side_by_side(workers(unknown().map(|file| file.entry)), work, |give| unknown().try_for_each(give))?;
-    Ok(files.into_iter().filter_map(|file| file.digest.into_inner()).collect())
+    side_by_side(workers(unknown.iter().map(|file| file.entry)), &unknown, work)?;
+    Ok(files.into_iter().filter_map(|file| file.hash.into_inner()).collect())
 }
 
-fn known(digest: Option<Digest>) -> OnceLock<Digest> {
-    digest.map_or_else(OnceLock::new, OnceLock::from)
+fn known(hash: Option<Hash>) -> OnceLock<Hash> {
+    hash.map_or_else(OnceLock::new, OnceLock::from)
 }
 
 /// The extended attributes of a file that come along, as text that tells them apart.
@@ -130,24 +146,26 @@ fn attributes_of(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Result<Vec
     Ok(all.iter().flat_map(|(name, value)| [&length(name)[..], name, &length(value)[..], value].concat()).collect())
 }
 
-/// The first eight bytes of a digest.
-fn short(digest: &Digest) -> u64 {
-    u64::from_str_radix(&digest.hex()[..16], 16).unwrap_or_default()
+/// The first eight bytes of a hash.
+fn short(hash: Hash) -> u64 {
+    hash.as_bytes().iter().take(8).fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
-fn hash(root: BorrowedFd<'_>, base: &Path, entry: &Entry) -> Result<Digest, SourceError> {
+/// Hashes a file.
+fn read(root: BorrowedFd<'_>, base: &Path, entry: &Entry, progress: &Progress<'_>) -> Result<Hash, SourceError> {
     let mut file = std::fs::File::from(open_entry(root, base, entry)?);
-    let mut hash = Sha256::new();
+    let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0u8; (entry.stamp.size.clamp(1, 256 * 1024)) as usize];
     loop {
         let n = file.read(&mut buffer).map_err(|source| SourceError::Io { path: base.join(&entry.path), source })?;
         if n == 0 {
             break;
         }
-        hash.update(&buffer[..n]);
+        hasher.update(&buffer[..n]);
+        progress.add(n as u64);
     }
-    if hash.length != entry.stamp.size {
+    if hasher.count() != entry.stamp.size {
         return Err(SourceError::Changed(base.join(&entry.path)));
     }
-    Ok(hash.finish())
+    Ok(hasher.finalize())
 }

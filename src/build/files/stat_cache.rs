@@ -1,7 +1,8 @@
-//! Digests of files that have not changed since they were hashed last: a cached rebuild reads no content.
+//! What is in files that have not changed since they were hashed last: a cached rebuild reads no content.
 
-use crate::base::{Digest, Timestamp};
+use crate::base::Timestamp;
 use crate::store::{Durability, StoreError, write_bytes};
+use blake3::Hash;
 use rustix::fs::Stat;
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ const SETTLED: i64 = 2_000_000_000;
 const MAX_ENTRIES: usize = 2_000_000;
 
 /// First line of the file.
-const HEADER: &str = "bulkhead stat cache 1";
+const HEADER: &str = "bulkhead stat cache 2";
 
 /// What tells that a file has not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Stamp {
     }
 }
 
-/// Digests by file; steps that run side by side share it.
+/// Hashes by file; steps that run side by side share it.
 #[derive(Debug, Default)]
 pub struct StatCache {
     path: Option<PathBuf>,
@@ -51,7 +52,7 @@ pub struct StatCache {
 
 #[derive(Debug, Default)]
 struct Files {
-    known: HashMap<(u64, u64), (Stamp, Digest)>,
+    known: HashMap<(u64, u64), (Stamp, Hash)>,
     changed: bool,
 }
 
@@ -68,17 +69,17 @@ impl StatCache {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the digest of a file that has not changed.
-    pub fn get(&self, stamp: &Stamp) -> Option<Digest> {
-        self.files().known.get(&stamp.file).filter(|(known, _)| known == stamp).map(|(_, digest)| digest.clone())
+    /// Returns the hash of a file that has not changed.
+    pub fn get(&self, stamp: &Stamp) -> Option<Hash> {
+        self.files().known.get(&stamp.file).filter(|(known, _)| known == stamp).map(|(_, hash)| *hash)
     }
 
-    /// Remembers a digest, unless the file changed a moment ago.
-    pub fn put(&self, stamp: Stamp, digest: Digest) {
+    /// Remembers a hash, unless the file changed a moment ago.
+    pub fn put(&self, stamp: Stamp, hash: Hash) {
         let age = Timestamp::now().0.saturating_sub(stamp.mtime.max(stamp.ctime));
         let mut files = self.files();
         if age > SETTLED && files.known.len() < MAX_ENTRIES {
-            files.known.insert(stamp.file, (stamp, digest));
+            files.known.insert(stamp.file, (stamp, hash));
             files.changed = true;
         }
     }
@@ -91,7 +92,7 @@ impl StatCache {
         let mut files = self.files();
         let Some(path) = self.path.as_ref().filter(|_| files.changed) else { return Ok(()) };
         let mut text = format!("{HEADER}\n");
-        for (stamp, digest) in files.known.values() {
+        for (stamp, hash) in files.known.values() {
             let _ = writeln!(
                 text,
                 "{} {} {} {} {} {}",
@@ -100,7 +101,7 @@ impl StatCache {
                 stamp.size,
                 stamp.mtime,
                 stamp.ctime,
-                digest.hex()
+                hash.to_hex()
             );
         }
         write_bytes(path, text.as_bytes(), Durability::Atomic)?;
@@ -109,10 +110,10 @@ impl StatCache {
     }
 }
 
-fn read_line(line: &str) -> Option<((u64, u64), (Stamp, Digest))> {
+fn read_line(line: &str) -> Option<((u64, u64), (Stamp, Hash))> {
     let mut words = line.split(' ');
     let file = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
     let size = words.next()?.parse().ok()?;
     let (mtime, ctime) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-    Some((file, (Stamp { file, size, mtime, ctime }, Digest::from_hex(words.next()?).ok()?)))
+    Some((file, (Stamp { file, size, mtime, ctime }, Hash::from_hex(words.next()?).ok()?)))
 }

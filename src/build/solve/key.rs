@@ -29,18 +29,18 @@ impl<H: BuildHost> Solver<'_, H> {
         let node = &stage.nodes[number];
         let operation = &node.operation;
         let mut inputs = kind::<H>(operation).inputs();
-        let mut sources = match copied_stack(operation, &|stage| self.chain(stage)) {
-            Some((plan, from)) => layer_sources(self.host, self.cache, &from, plan)?,
-            None => context_sources(self.context, &inputs)?,
-        };
         let moved = |bytes, of| self.tell(BuildEvent::Moved { id, bytes, of });
+        let mut sources = match copied_stack(operation, &|stage| self.chain(stage)) {
+            Some((plan, from)) => layer_sources(self.host, self.cache, &from, plan, &moved)?,
+            None => context_sources(self.context, &inputs, &moved)?,
+        };
         sources.remotes = look(self.host, std::mem::take(&mut inputs.remotes), &moved)?;
         let remotes: Vec<&str> = sources.remotes.iter().map(|(_, found)| found.state.as_str()).collect();
         let own = sources.known.then(|| sources.content.digest.clone());
         let mut content = vec![own];
         // What a stage holds, not what it was made of: made anew, it may be another.
         for (stage, path) in stage_mounts(operation) {
-            content.push(mounted(self.host, self.cache, &self.chain(stage), path)?);
+            content.push(mounted(self.host, self.cache, &self.chain(stage), path, &moved)?);
         }
         let parent = done.key.as_ref().filter(|_| !operation.is_detached());
         let mut text = serde_json::json!({ "operation": operation, "parent": parent, "content": content });

@@ -143,6 +143,7 @@ impl<V> Default for Sources<V> {
 pub(super) fn context_sources<V, E: std::error::Error + Send + Sync>(
     context: &Context,
     inputs: &Inputs,
+    moved: Moved<'_>,
 ) -> Result<Sources<V>, StepError<E>> {
     let exclude = Ignore::from_patterns(&inputs.exclude)?;
     let named = |name: &str| context.named(name).ok_or_else(|| SourceError::NotFound(name.to_owned()));
@@ -165,7 +166,7 @@ pub(super) fn context_sources<V, E: std::error::Error + Send + Sync>(
     parts.retain(|(_, found)| !found.is_empty());
     let mut all = Sources::default();
     for (number, (source, mut found)) in parts.into_iter().enumerate() {
-        let mut content = digest(source.root, &found, &context.stats, false)?;
+        let mut content = digest(source.root, &found, &context.stats, false, moved)?;
         all.content.digest = match number {
             0 => content.digest,
             _ => Digest::of(format!("{} {}", all.content.digest, content.digest).as_bytes()),
@@ -203,50 +204,63 @@ pub(super) fn copy_context<H: BuildHost>(
     copy(host, &local, &sources.remotes, plan, chain, moved)
 }
 
-/// Finds out what a `COPY --from` a stage or an image reads: what it is, not what it was made of, and nothing beside it. A
-/// stack of layers never changes, so that what was found once is known.
+/// Finds out what a `COPY --from` a stage or an image reads: what it is, not what it was made of, and nothing beside it.
 pub(super) fn layer_sources<H: BuildHost>(
     host: &H,
     cache: &BuildCache,
     from: &[Digest],
     plan: &CopyPlan,
+    moved: Moved<'_>,
 ) -> Result<Sources<H::View>, StepError<H::Error>> {
     let inputs = serde_json::json!([1, from.last(), plan.sources, plan.exclude, plan.parents]);
     let of = Digest::of(inputs.to_string().as_bytes());
-    let content = |digest| Content { digest, prints: Vec::new() };
-    if let Some(sum) = cache.sum(&of) {
-        return Ok(Sources { content: content(sum), known: true, ..Sources::default() });
-    }
-    let view = host.view(from).map_err(StepError::Host)?;
-    let root = view.root().map_err(StepError::Tree)?;
-    let picked = pick(Source { root, ignore: None, exclude: None }, plan)?;
-    let content = digest(root, &picked, &StatCache::default(), true)?;
-    cache.keep_sum(&of, &content.digest);
-    Ok(Sources { picked, content, remotes: Vec::new(), layers: Some(view), known: true })
+    let (digest, seen) = stack_content(host, cache, from, &of, |source| pick(source, plan), moved)?;
+    let content = Content { digest, prints: Vec::new() };
+    let (picked, layers) = seen.map_or_else(Default::default, |(picked, view)| (picked, Some(view)));
+    Ok(Sources { picked, content, layers, known: true, ..Sources::default() })
 }
 
 /// Tells what a bind mount of a stage shows a `RUN`: the files at its path, or, where that is all of them, the stack. A path that
-/// leads nowhere is told by whoever mounts it.
+/// leads nowhere, or to what cannot be read, is told by whoever mounts it.
 pub(super) fn mounted<H: BuildHost>(
     host: &H,
     cache: &BuildCache,
     from: &[Digest],
     path: &str,
+    moved: Moved<'_>,
 ) -> Result<Option<Digest>, StepError<H::Error>> {
     let stack = from.last().cloned();
     if clean(path).is_empty() {
         return Ok(stack);
     }
     let of = Digest::of(serde_json::json!([2, stack, path]).to_string().as_bytes());
-    if let Some(sum) = cache.sum(&of) {
-        return Ok(Some(sum));
+    match stack_content(host, cache, from, &of, |source| Ok(source.exactly(path)?), moved) {
+        Err(StepError::Source(_)) => Ok(stack),
+        found => found.map(|(digest, _)| Some(digest)),
+    }
+}
+
+/// What is picked of a stack, and the files where they were looked at.
+type Seen<V> = (Digest, Option<(Vec<Picked>, V)>);
+
+/// Digests files of a stack. It never changes, so that what was found once is known, under the name of what was asked.
+fn stack_content<H: BuildHost>(
+    host: &H,
+    cache: &BuildCache,
+    from: &[Digest],
+    of: &Digest,
+    pick: impl FnOnce(Source<'_>) -> Result<Vec<Picked>, StepError<H::Error>>,
+    moved: Moved<'_>,
+) -> Result<Seen<H::View>, StepError<H::Error>> {
+    if let Some(sum) = cache.sum(of) {
+        return Ok((sum, None));
     }
     let view = host.view(from).map_err(StepError::Host)?;
     let root = view.root().map_err(StepError::Tree)?;
-    let Ok(picked) = (Source { root, ignore: None, exclude: None }).exactly(path) else { return Ok(stack) };
-    let content = digest(root, &picked, &StatCache::default(), true)?;
-    cache.keep_sum(&of, &content.digest);
-    Ok(Some(content.digest))
+    let picked = pick(Source { root, ignore: None, exclude: None })?;
+    let content = digest(root, &picked, &StatCache::default(), true, moved)?;
+    cache.keep_sum(of, &content.digest);
+    Ok((content.digest, Some((picked, view))))
 }
 
 /// `COPY --from` a stage or an image, as far as it was looked at.
