@@ -30,6 +30,8 @@ mod oracle;
 mod oracle_build;
 mod ports;
 mod pull;
+mod pull_trust;
+mod pull_ways;
 mod push;
 mod races;
 mod readme;
