@@ -6,6 +6,7 @@ mod boot;
 mod build;
 mod build_attest;
 mod build_caches;
+mod build_caches_hostile;
 mod build_flags;
 mod build_git;
 mod build_hostile;
