@@ -324,6 +324,7 @@ fn the_list_of_vulnerabilities_is_true() {
         include_str!("cve.rs"),
         include_str!("cve_images.rs"),
         include_str!("pull.rs"),
+        include_str!("pull_trust.rs"),
         include_str!("../../src/network/tests/traffic.rs"),
         include_str!("../../src/network/netlink/message.rs"),
     ];
