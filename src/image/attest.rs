@@ -18,6 +18,19 @@ pub struct Attestation {
     pub predicate: Value,
 }
 
+impl Attestation {
+    /// Returns the statement that this is said of things, each a name and a digest.
+    pub fn statement(&self, of: &[(String, Digest)]) -> Value {
+        let subject = |(name, digest): &(String, Digest)| json!({ "name": name, "digest": { "sha256": digest.hex() } });
+        json!({
+            "_type": STATEMENT,
+            "predicateType": self.predicate_type,
+            "subject": of.iter().map(subject).collect::<Vec<_>>(),
+            "predicate": self.predicate,
+        })
+    }
+}
+
 /// The documents that stand beside an image's manifest.
 pub(super) struct Attested {
     /// Statements and the configuration, by digest.
@@ -41,17 +54,16 @@ pub(super) fn attest(
 ) -> Result<Attested> {
     let malformed = || ImageError::document("the attestation");
     let (mut blobs, mut layers) = (Vec::new(), Vec::new());
-    for Attestation { predicate_type, predicate } in attestations {
-        let subject = |name: &str| json!({ "name": name, "digest": { "sha256": image.digest.hex() } });
-        let mut subjects: Vec<Value> = names.iter().map(|name| subject(&image_url(name, platform))).collect();
-        if subjects.is_empty() {
-            subjects.push(subject("_"));
-        }
-        let statement =
-            json!({ "_type": STATEMENT, "predicateType": predicate_type, "subject": subjects, "predicate": predicate });
+    let mut subjects: Vec<String> = names.iter().map(|name| image_url(name, platform)).collect();
+    if subjects.is_empty() {
+        subjects.push("_".to_owned());
+    }
+    let subjects: Vec<_> = subjects.into_iter().map(|name| (name, image.digest.clone())).collect();
+    for said in attestations {
+        let statement = said.statement(&subjects);
         let (digest, bytes) = blob(to_go_json(&statement).map_err(malformed())?);
         let mut layer = Descriptor::new(media::IN_TOTO, digest.clone(), bytes.len() as u64);
-        layer.annotations.insert("in-toto.io/predicate-type".to_owned(), predicate_type.clone());
+        layer.annotations.insert("in-toto.io/predicate-type".to_owned(), said.predicate_type.clone());
         layers.push(layer);
         blobs.push((digest, bytes));
     }

@@ -8,7 +8,7 @@ use super::hasher::Hasher;
 use super::split::SplitWriter;
 use super::tar::{Kind, Sink, WriteEntry, Writer};
 use super::tree;
-use crate::base::Digest;
+use crate::base::{Digest, Timestamp};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat, fgetxattr, flistxattr, openat, readlinkat, statat};
 use rustix::io::Errno;
 use std::collections::HashMap;
@@ -39,17 +39,18 @@ pub struct Diff {
     pub entries: u64,
 }
 
-/// Writes the tar of an upper directory.
+/// Writes the tar of an upper directory, and more files after it, each a name and a content, for its owner alone.
 ///
 /// # Errors
 /// When a file cannot be read or the tar not be written.
-pub fn write(upper: &OwnedFd, out: &mut dyn Write, options: &Options) -> io::Result<Diff> {
-    Walk::new(Target { hash: Hasher::new(), split: None, tar: Some(out) }, *options).run(upper)
+pub fn write(upper: &OwnedFd, more: &[(String, Vec<u8>)], out: &mut dyn Write, options: &Options) -> io::Result<Diff> {
+    Walk::new(Target { hash: Hasher::new(), split: None, tar: Some(out) }, *options).run(upper, more)
 }
 
 /// Writes the split form of an upper directory's tar, and hashes the tar that is not written.
 pub(super) fn record(upper: &OwnedFd, split: File, options: &Options) -> io::Result<Diff> {
-    Walk::new(Target { hash: Hasher::new(), split: Some(SplitWriter::new(split)?), tar: None }, *options).run(upper)
+    Walk::new(Target { hash: Hasher::new(), split: Some(SplitWriter::new(split)?), tar: None }, *options)
+        .run(upper, &[])
 }
 
 /// Where the bytes go.
@@ -128,8 +129,11 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn run(mut self, upper: &OwnedFd) -> io::Result<Diff> {
+    fn run(mut self, upper: &OwnedFd, more: &[(String, Vec<u8>)]) -> io::Result<Diff> {
         self.directory(upper, &[])?;
+        for (name, content) in more {
+            self.file(name, content)?;
+        }
         self.early.finish()?;
         let Self { writer, size, entries, .. } = self;
         let Target { hash, split, .. } = writer.finish()?;
@@ -201,6 +205,22 @@ impl<'a> Walk<'a> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn file(&mut self, name: &str, content: &[u8]) -> io::Result<()> {
+        let now = Timestamp::now().0.div_euclid(1_000_000_000);
+        self.writer.entry(&WriteEntry {
+            path: name.as_bytes(),
+            link: b"",
+            kind: Kind::File,
+            mode: 0o600,
+            uid: 0,
+            gid: 0,
+            mtime: (self.options.clamp.map_or(now, |clamp| now.min(clamp)), 0),
+            size: content.len() as u64,
+            xattrs: &[],
+        })?;
+        self.writer.out.write_all(content)
     }
 
     fn header(

@@ -182,7 +182,7 @@ impl Images {
         let path = ingest.fresh();
         let mut tar = create(&path)?;
         let tree = open_directory(&active.store.join(&active.upper))?;
-        diff::write(&tree, &mut tar, options).map_err(ImageError::io("read container's files", &path))?;
+        diff::write(&tree, &[], &mut tar, options).map_err(ImageError::io("read container's files", &path))?;
         tar.rewind().map_err(ImageError::io("rewind", &path))?;
         let parent = active.lowers.first().and_then(|lower| lower.parent()).and_then(|key| key.to_str());
         let parent = parent.and_then(|hex| Digest::from_hex(hex).ok());

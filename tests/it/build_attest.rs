@@ -1,8 +1,10 @@
-//! `--provenance`: what is said of an image beside it, on a registry and in an archive.
+//! `--provenance`, `--sbom`: what is said of an image beside it, on a registry and in an archive, and of files.
 
 use crate::push::Distribution;
+use crate::support::registry::digest;
 use crate::support::{World, host, requires};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::os::unix::fs::PermissionsExt;
 
 /// The statement beside an image, and the digest of the image; `blob` reads what a digest names.
 #[track_caller]
@@ -97,7 +99,7 @@ fn an_archive_says_how_its_image_was_made() {
     assert!(world.ok(&["load", "-i", "said.tar"]).contains("said:1"));
     assert_eq!(world.inspect("said:1", "{{.Id}}"), config);
     // Where it would be said of nothing, or cannot be said, that is told.
-    build(&["--provenance", "true"]).fails(125, &["--push", "type=oci"]);
+    build(&["--provenance", "true"]).fails(125, &["--push", "type=oci", "-o DIRECTORY"]);
     build(&["--provenance", "false"]).ok();
     build(&["--provenance", "mode=most", "--push"]).fails(125, &["mode=most", "mode=min|max"]);
     build(&["--sbom", "true"]).fails(125, &["--push", "type=oci"]);
@@ -143,4 +145,43 @@ fn the_packages_of_an_image_are_listed_beside_it() {
     let expected =
         ["pkg:deb/debian/made-up@1.2-3?arch=amd64&distro=debian-12", "pkg:pypi/six@1.16.0", "pkg:npm/%40a/b@0.1.0"];
     assert_eq!(urls, expected);
+}
+
+#[test]
+fn what_is_said_of_files_lies_beside_them() {
+    requires!(root, program "tar");
+    let world = World::new();
+    world.busybox();
+    world.write("app/Dockerfile", "FROM scratch\nCOPY a /dir/a\nCOPY a /b\n");
+    world.write("app/a", "content");
+    let sum = digest(b"content").replace("sha256:", "");
+    let build = |more: &[&str]| {
+        world.bulkhead(&[&["build", "--provenance", "true", "--sbom", "true"], more, &["app"]].concat())
+    };
+    let check = |directory: &str, prefix: &str| {
+        for (name, kind) in
+            [("provenance", "https://slsa.dev/provenance/v1"), ("sbom.spdx", "https://spdx.dev/Document")]
+        {
+            let path = world.path(&format!("{directory}/{prefix}{name}.json"));
+            let said: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            assert_eq!(said["predicateType"], kind);
+            let subject = |name: &str| json!({ "name": name, "digest": { "sha256": sum } });
+            assert_eq!(said["subject"], json!([subject("b"), subject("dir/a")]), "{directory}");
+            assert_eq!(std::fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
+        }
+        assert_eq!(std::fs::read(world.path(&format!("{directory}/dir/a"))).unwrap(), b"content");
+    };
+    build(&["-o", "out"]).ok();
+    check("out", "");
+    build(&["-o", "type=local,dest=named,attestation-prefix=my-"]).ok();
+    check("named", "my-");
+    build(&["-o", "type=tar,dest=out.tar"]).ok();
+    world.untar("out.tar", "tarred");
+    check("tarred", "");
+    // What a person built is never taken for it, nor lost.
+    world.write("app/Dockerfile", "FROM scratch\nCOPY a /provenance.json\n");
+    build(&["-o", "own"]).fails(1, &["a file provenance.json", "attestation-prefix="]);
+    build(&["-o", "type=local,dest=own,attestation-prefix=my-"]).ok();
+    assert_eq!(std::fs::read(world.path("own/provenance.json")).unwrap(), b"content");
+    assert!(world.path("own/my-provenance.json").exists());
 }

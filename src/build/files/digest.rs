@@ -11,7 +11,7 @@ use blake3::Hash;
 use std::io::Read;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// What sources hold, as the key of a step has it.
@@ -153,19 +153,43 @@ fn short(hash: Hash) -> u64 {
 
 /// Hashes a file.
 fn read(root: BorrowedFd<'_>, base: &Path, entry: &Entry, progress: &Progress<'_>) -> Result<Hash, SourceError> {
-    let mut file = std::fs::File::from(open_entry(root, base, entry)?);
     let mut hasher = blake3::Hasher::new();
+    content(root, base, entry, |bytes| {
+        hasher.update(bytes);
+        progress.add(bytes.len() as u64);
+    })?;
+    Ok(hasher.finalize())
+}
+
+/// Digests of all files of sources, for others to compare, by their paths below each.
+///
+/// # Errors
+/// As for [`digest`].
+pub fn sums(root: BorrowedFd<'_>, picked: &[Picked]) -> Result<Vec<(PathBuf, Digest)>, SourceError> {
+    let files = picked.iter().flat_map(|source| source.entries.iter().map(|entry| (&*source.base, entry)));
+    let sum = |(base, entry): (&Path, &Entry)| {
+        let mut hash = Sha256::new();
+        content(root, base, entry, |bytes| hash.update(bytes))?;
+        Ok((entry.path.clone(), hash.finish()))
+    };
+    files.filter(|(_, entry)| entry.kind == Kind::File).map(sum).collect()
+}
+
+/// Reads all of a file.
+fn content(root: BorrowedFd<'_>, base: &Path, entry: &Entry, mut take: impl FnMut(&[u8])) -> Result<(), SourceError> {
+    let mut file = std::fs::File::from(open_entry(root, base, entry)?);
     let mut buffer = vec![0u8; (entry.stamp.size.clamp(1, 256 * 1024)) as usize];
+    let mut length = 0;
     loop {
         let n = file.read(&mut buffer).map_err(|source| SourceError::Io { path: base.join(&entry.path), source })?;
         if n == 0 {
             break;
         }
-        hasher.update(&buffer[..n]);
-        progress.add(n as u64);
+        take(&buffer[..n]);
+        length += n as u64;
     }
-    if hasher.count() != entry.stamp.size {
+    if length != entry.stamp.size {
         return Err(SourceError::Changed(base.join(&entry.path)));
     }
-    Ok(hasher.finalize())
+    Ok(())
 }

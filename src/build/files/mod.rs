@@ -17,7 +17,7 @@ mod stat_cache;
 mod tests;
 
 pub use copy::{CopyError, CopyOptions, Destination};
-pub use digest::{Content, digest};
+pub use digest::{Content, digest, sums};
 pub use entry::{Entry, Kind, Picked, SourceError};
 pub use mode::{ModeChange, ModeError};
 pub use owner::{Owner, OwnerError, resolve_owner};

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 pub struct Document<'d> {
     /// What the image is called.
     pub name: &'d str,
-    /// Its id.
+    /// Its id, or that of its topmost layer.
     pub image: &'d Digest,
     /// Whose packages they are.
     pub system: &'d System,

@@ -1,8 +1,8 @@
-//! `--provenance`, `--sbom`, `--attest`: what is said about an image beside it (*docker buildx build*).
+//! `--provenance`, `--sbom`, `--attest`: what is said about a result beside it (*docker buildx build*).
 
 use super::output::Output;
 use super::place::Place;
-use crate::base::{ContainerId, Timestamp};
+use crate::base::{ContainerId, Digest, Timestamp};
 use crate::build::{BuildRequest, Built, PREDICATE, Provenance, provenance, sbom};
 use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
@@ -72,17 +72,21 @@ pub(super) fn wishes(parsed: &Parsed, outputs: &[Output]) -> Result<Wishes, Fail
             _ => return Err(refused("it is written type=provenance[,mode=min|max] or type=sbom".to_owned())),
         }
     }
-    let goes = outputs.iter().any(|output| output.pushes().is_some() || matches!(output, Output::Archive { .. }));
-    if wishes != Wishes::default() && !goes {
+    let goes = |output: &Output| match output {
+        Output::Archive { .. } | Output::Local { .. } | Output::Tar { .. } => true,
+        Output::Image { push, .. } => push.is_some(),
+        Output::CacheOnly => false,
+    };
+    if wishes != Wishes::default() && !outputs.iter().any(goes) {
         return Err(parsed.conflict(
-            "--provenance, --sbom: this is said beside an image that is pushed or archived, not in the store: add --push, \
-             or -o type=oci,dest=FILE",
+            "--provenance, --sbom: this is said beside an image that is pushed or archived, or beside files, not in the \
+             store: add --push, -o type=oci,dest=FILE, or -o DIRECTORY",
         ));
     }
     Ok(wishes)
 }
 
-/// Makes what is said about an image.
+/// Makes what is said about a result.
 pub(super) fn said(
     wishes: &Wishes,
     (request, built): (&BuildRequest, &Built),
@@ -108,11 +112,14 @@ pub(super) fn said(
         });
         said.push(Attestation { predicate_type: PREDICATE.to_owned(), predicate });
     }
-    if let (true, Some(image)) = (wishes.list, &built.image) {
+    if wishes.list {
+        // Files without an image are those of its topmost layer.
+        let nothing = Digest::of(b"");
+        let image = built.image.as_ref().or(built.chain.last()).unwrap_or(&nothing);
         let view = builder.view(&built.chain)?;
         let listed = sbom::packages(view.root()?);
         let (packages, system) =
-            listed.map_err(|error| Failure::from_error(exit::FAILED, &error).about("list what is in the image"))?;
+            listed.map_err(|error| Failure::from_error(exit::FAILED, &error).about("list what is in the result"))?;
         let created =
             request.epoch.map_or_else(Timestamp::now, |seconds| Timestamp(seconds.saturating_mul(1_000_000_000)));
         let name = request.tags.first().map_or(image.as_str(), String::as_str);

@@ -114,7 +114,7 @@ fn flags(flags: Flags) -> Flags {
         )
         .arg(value("platform", "string", "Set target platform for build"))
         .arg(value("progress", "string", "Set type of progress output (auto|plain|tty|rawjson|quiet)"))
-        .arg(value("provenance", "string", "Attest how a pushed or archived image was made (mode=min|max[,builder-id=URI]; max tells build arguments)"))
+        .arg(value("provenance", "string", "Attest how what is pushed, archived or written as files was made (mode=min|max[,builder-id=URI]; max tells build arguments)"))
         .arg(switch("pull", "Always attempt to pull all referenced images"))
         .arg(switch(
             "push",
@@ -125,7 +125,7 @@ fn flags(flags: Flags) -> Flags {
             "rewrite-timestamp",
             "Say that everything was made at SOURCE_DATE_EPOCH, or in 1970 (not in Docker)",
         ))
-        .arg(value("sbom", "string", "Attest what packages a pushed or archived image has (deb, apk, Python, Node; as SPDX)"))
+        .arg(value("sbom", "string", "Attest what packages are in what is pushed, archived or written as files (deb, apk, Python, Node; as SPDX)"))
         .arg(list("secret", "Secret to expose to the build (format: id=mysecret[,src=/local/secret][,env=NAME])"))
         .arg(list("ssh", "SSH agent socket to expose to the build (format: default|<id>[=<socket>])"))
         .arg(list("tag", "Name and optionally a tag (format: name:tag)").short('t'))

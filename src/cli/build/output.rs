@@ -1,9 +1,11 @@
 //! `--output`: what a build gives out beside, or instead of, an image in the store.
 
-use crate::build::files::{CopyOptions, Destination, Owner, Progress, Source};
-use crate::build::{BuildCache, Built};
+use crate::build::files::{
+    CopyError, CopyOptions, Destination, ModeChange, Owner, Picked, Progress, Source, SourceError, sums,
+};
+use crate::build::{BuildCache, Built, PREDICATE};
 use crate::cli::context::Context;
-use crate::cli::error::Failure;
+use crate::cli::error::{Failure, exit};
 use crate::cli::flags::Parsed;
 use crate::engine::{Builder, Engine};
 use crate::image::registry::Format;
@@ -13,7 +15,7 @@ use crate::step::{BuildHost, Tree};
 use rustix::fs::{Mode, OFlags, openat};
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 /// One place a result goes to (*docker buildx build, "--output"*).
@@ -23,10 +25,10 @@ pub(super) enum Output {
     Image { names: Vec<String>, push: Option<Format> },
     /// An archive of the image: docker-archive and OCI layout at once.
     Archive { names: Vec<String>, to: Target },
-    /// The files, in a directory.
-    Local(PathBuf),
+    /// The files, in a directory; `prefix` begins the names of what is said of them.
+    Local { to: PathBuf, prefix: String },
     /// The files, as a tar.
-    Tar(Target),
+    Tar { to: Target, prefix: String },
     /// Nothing: the cache is filled.
     CacheOnly,
 }
@@ -53,17 +55,19 @@ impl Output {
         if !text.contains('=') {
             return match text {
                 "" => Err("it is empty".to_owned()),
-                "-" => Ok(Self::Tar(Target::Stdout)),
-                directory => Ok(Self::Local(directory.into())),
+                "-" => Ok(Self::Tar { to: Target::Stdout, prefix: String::new() }),
+                directory => Ok(Self::Local { to: directory.into(), prefix: String::new() }),
             };
         }
         let (mut kind, mut dest, mut names, mut push, mut format) = (None, None, Vec::new(), false, None);
+        let mut prefix = String::new();
         for field in text.split(',') {
             let (key, value) = field.split_once('=').ok_or_else(|| format!("{field:?} is not NAME=VALUE"))?;
             match (key, value) {
                 ("type", _) => kind = Some(value),
                 ("dest", _) => dest = Some(value),
                 ("name", _) => names.push(value.to_owned()),
+                ("attestation-prefix", _) if !value.contains('/') => value.clone_into(&mut prefix),
                 ("push", "true" | "false") => push = value == "true",
                 ("compression", "gzip") => format = Some(Format::Gzip),
                 ("compression", "zstd") => format = Some(Format::Zstd),
@@ -71,10 +75,13 @@ impl Output {
                 // What is always so here.
                 ("oci-mediatypes" | "tar" | "store" | "unpack", "true") => {}
                 _ => {
-                    let known = "type, dest, name, push, compression (gzip, zstd, uncompressed)";
+                    let known = "type, dest, name, push, compression (gzip, zstd, uncompressed), attestation-prefix";
                     return Err(format!("{field} is not known here; known are {known}"));
                 }
             }
+        }
+        if !prefix.is_empty() && !matches!(kind, Some("local" | "tar")) {
+            return Err("attestation-prefix belongs to type=local and type=tar".to_owned());
         }
         let image = matches!((kind, dest), (Some("image" | "registry"), None));
         if push && !image {
@@ -88,8 +95,8 @@ impl Output {
         match (kind, dest) {
             (Some("image" | "registry" | "docker"), None) => Ok(Self::Image { names, push }),
             (Some("docker" | "oci"), dest) => Ok(Self::Archive { names, to: Target::of(dest) }),
-            (Some("tar"), dest) => Ok(Self::Tar(Target::of(dest))),
-            (Some("local"), Some(dest)) if !dest.is_empty() => Ok(Self::Local(dest.into())),
+            (Some("tar"), dest) => Ok(Self::Tar { to: Target::of(dest), prefix }),
+            (Some("local"), Some(dest)) if !dest.is_empty() => Ok(Self::Local { to: dest.into(), prefix }),
             (Some("local"), _) => Err("type=local needs dest=DIRECTORY".to_owned()),
             (Some("cacheonly"), None) => Ok(Self::CacheOnly),
             (Some(other), _) => Err(format!(
@@ -122,7 +129,7 @@ impl Output {
 
     /// Tells whether it goes to stdout.
     pub(super) fn is_stdout(&self) -> bool {
-        matches!(self, Self::Archive { to: Target::Stdout, .. } | Self::Tar(Target::Stdout))
+        matches!(self, Self::Archive { to: Target::Stdout, .. } | Self::Tar { to: Target::Stdout, .. })
     }
 
     /// Tells whether an image has to be made for it.
@@ -148,7 +155,8 @@ impl Output {
         }
     }
 
-    /// Gives the result out. `tags` are those of `-t`; `said` goes with an archive of an image; times after `epoch` (seconds since 1970) become it.
+    /// Gives the result out. `tags` are those of `-t`; `said` goes with it, unless it is
+    /// an image of the store; times after `epoch` (seconds since 1970) become it.
     pub(super) fn write(
         &self,
         context: &Context<'_>,
@@ -167,17 +175,19 @@ impl Output {
                 let names = names.collect::<Result<Vec<Reference>, _>>()?;
                 to.write(|out| Ok(images.save_as(&image, &names, said, out)?))
             }
-            Self::Local(directory) => {
+            Self::Local { to, prefix } => {
                 let view = builder.view(&built.chain)?;
-                local(view.root()?, directory)
+                let statements = statements(view.root()?, said, prefix)?;
+                local(view.root()?, &statements, to)
             }
-            Self::Tar(to) => {
+            Self::Tar { to, prefix } => {
                 let view = builder.view(&built.chain)?;
+                let statements = statements(view.root()?, said, prefix)?;
                 // The view's own descriptor may be one that only names the directory.
                 let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
                 let root = openat(view.root()?, ".", flags, Mode::empty()).map_err(std::io::Error::from)?;
                 to.write(|out| {
-                    diff::write(&root, out, &diff::Options { clamp: epoch })?;
+                    diff::write(&root, &statements, out, &diff::Options { clamp: epoch })?;
                     Ok(())
                 })
             }
@@ -210,19 +220,47 @@ impl Target {
     }
 }
 
-/// Copies a tree over what is in a directory; everything belongs to the caller, as in Docker.
-fn local(root: std::os::fd::BorrowedFd<'_>, directory: &Path) -> Result<(), Failure> {
+/// All files of a result.
+fn tree(root: BorrowedFd<'_>) -> Result<Vec<Picked>, SourceError> {
+    Source { root, ignore: None, exclude: None }.pick("/")
+}
+
+/// What is said of the files of a result, each as a file: its name, and a statement of all their digests (*BuildKit
+/// "Attestations": local and tar exporters*).
+fn statements(root: BorrowedFd<'_>, said: &[Attestation], prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+    if said.is_empty() {
+        return Ok(Vec::new());
+    }
+    let failed = |error: &SourceError| Failure::from_error(exit::FAILED, error).about("say something of the result");
+    let files = tree(root).and_then(|tree| sums(root, &tree)).map_err(|error| failed(&error))?;
+    let files: Vec<_> = files.into_iter().map(|(path, digest)| (path.to_string_lossy().into_owned(), digest)).collect();
+    let one = |attestation: &Attestation| {
+        let kind = if attestation.predicate_type == PREDICATE { "provenance" } else { "sbom.spdx" };
+        let name = format!("{prefix}{kind}.json");
+        if files.iter().any(|(path, _)| *path == name) {
+            let message = format!("the result has a file {name}, where what is said of it is to be written");
+            return Err(Failure::failed(message).hint("-o type=...,attestation-prefix=NAME-"));
+        }
+        Ok((name, serde_json::to_vec_pretty(&attestation.statement(&files)).map_err(std::io::Error::from)?))
+    };
+    said.iter().map(one).collect()
+}
+
+/// Copies a tree over what is in a directory, and more files beside it; everything belongs to the caller, as in Docker.
+fn local(root: BorrowedFd<'_>, more: &[(String, Vec<u8>)], directory: &Path) -> Result<(), Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::failed(format!("write {}: {error}", directory.display()));
     std::fs::create_dir_all(directory).map_err(|error| failed(&error))?;
     let to = File::open(directory).map_err(|error| failed(&error))?;
     let owner = Owner { uid: rustix::process::geteuid().as_raw(), gid: rustix::process::getegid().as_raw() };
     let options = CopyOptions { owner: Some(owner), keep: true, ..CopyOptions::default() };
     let target = Destination { root: to.as_fd(), options };
-    for tree in (Source { root, ignore: None, exclude: None }).pick("/").map_err(|error| failed(&error))? {
-        let copied = target.copy(root, &tree, "/", false, &Progress::untold());
-        copied.map_err(|error| Failure::from_error(crate::cli::error::exit::FAILED, &error))?;
+    let copied = |result: Result<(), CopyError>| result.map_err(|error| Failure::from_error(exit::FAILED, &error));
+    for tree in tree(root).map_err(|error| failed(&error))? {
+        copied(target.copy(root, &tree, "/", false, &Progress::untold()))?;
     }
-    Ok(())
+    let alone = ModeChange::Octal(0o600);
+    let target = Destination { options: CopyOptions { mode: Some(&alone), ..options }, ..target };
+    more.iter().try_for_each(|(name, content)| copied(target.write("/", name, true, content)))
 }
 
 /// Takes an image that only an archive was made of out of the store again.
@@ -243,12 +281,15 @@ mod tests {
         let image = |names: &[&str], push| {
             Ok(Output::Image { names: names.iter().map(|name| (*name).to_owned()).collect(), push })
         };
+        let local = |prefix: &str| Ok(Output::Local { to: "out".into(), prefix: prefix.to_owned() });
+        let tar = |to, prefix: &str| Ok(Output::Tar { to, prefix: prefix.to_owned() });
         for (text, expected) in [
-            ("out", Ok(Output::Local("out".into()))),
-            ("-", Ok(Output::Tar(Target::Stdout))),
-            ("type=local,dest=out", Ok(Output::Local("out".into()))),
-            ("type=tar,dest=x.tar", Ok(Output::Tar(Target::File("x.tar".into())))),
-            ("type=tar", Ok(Output::Tar(Target::Stdout))),
+            ("out", local("")),
+            ("-", tar(Target::Stdout, "")),
+            ("type=local,dest=out", local("")),
+            ("type=local,dest=out,attestation-prefix=a-", local("a-")),
+            ("type=tar,dest=x.tar", tar(Target::File("x.tar".into()), "")),
+            ("type=tar,attestation-prefix=a-", tar(Target::Stdout, "a-")),
             ("type=docker", image(&[], None)),
             ("type=registry", image(&[], Some(Format::Gzip))),
             ("type=image,push=true,compression=zstd", image(&[], Some(Format::Zstd))),
@@ -267,6 +308,8 @@ mod tests {
             ("dest=x", "is missing"),
             ("type=oci,dest=x,compression=zstd", "only what is pushed"),
             ("type=floppy", "floppy"),
+            ("type=image,attestation-prefix=a-", "belongs to type=local"),
+            ("type=tar,attestation-prefix=a/", "attestation-prefix=a/ is not known"),
         ] {
             assert!(Output::parse(text).unwrap_err().contains(why), "{text}");
         }
