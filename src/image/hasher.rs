@@ -92,7 +92,7 @@ impl Write for Hasher {
 impl Drop for Hasher {
     fn drop(&mut self) {
         // Whoever gave it up has failed with something else, and may fork: that is for processes with one thread.
-        drop(self.beside.take().map(Beside::end));
+        let _ = self.beside.take().map(Beside::end);
     }
 }
 
